@@ -1,0 +1,163 @@
+//! The record of a node: what it announced about itself and what the cluster decided about it.
+
+use alloc::collections::BTreeMap;
+use alloc::string::String;
+use alloc::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::{ConfigError, SERVICES_MAX};
+use crate::id::{DiskId, Incarnation, NodeId, RaftId};
+use crate::time::UnixMillis;
+
+/// The longest address, zone, name or service name, in bytes.
+pub const NODE_TEXT_MAX_BYTES: usize = 256;
+
+/// What a node says about itself when it joins or starts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeSpec {
+    /// The operator's id.
+    pub id: NodeId,
+    /// The data directory the process runs on.
+    pub disk: DiskId,
+    /// The count of process starts on that directory.
+    pub incarnation: Incarnation,
+    /// A name for people.
+    pub name: Arc<str>,
+    /// The address peers and clients reach it at, `host:port`, announced by the node itself.
+    pub address: Arc<str>,
+    /// The address for peer traffic where it differs from `address`.
+    pub peer_address: Option<Arc<str>>,
+    /// Services of the application on this node: name to address.
+    pub services: Arc<BTreeMap<String, String>>,
+    /// The failure domain, empty when there is none.
+    pub zone: Arc<str>,
+    /// The share of the data it takes relative to others. Default 1; 0 takes none.
+    pub weight: u32,
+}
+
+impl NodeSpec {
+    /// Returns a spec with defaults for everything but who and where.
+    #[must_use]
+    pub fn new(id: NodeId, disk: DiskId, address: &str) -> Self {
+        Self {
+            name: Arc::from(id.as_str()),
+            id,
+            disk,
+            incarnation: Incarnation(1),
+            address: Arc::from(address),
+            peer_address: None,
+            services: Arc::default(),
+            zone: Arc::from(""),
+            weight: 1,
+        }
+    }
+
+    /// Checks lengths and emptiness of every text field.
+    ///
+    /// # Errors
+    /// [`ConfigError`] naming the first field refused.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        text("node_name", &self.name, 1)?;
+        text("address", &self.address, 1)?;
+        text("zone", &self.zone, 0)?;
+        if let Some(peer) = &self.peer_address {
+            text("peer_address", peer, 1)?;
+        }
+        if self.services.len() > SERVICES_MAX {
+            return Err(ConfigError::new(
+                "services",
+                self.services.len(),
+                "at most 32 entries",
+            ));
+        }
+        for (name, address) in self.services.iter() {
+            text("service name", name, 1)?;
+            text("service address", address, 1)?;
+        }
+        Ok(())
+    }
+
+    /// Returns the address for peer traffic.
+    #[must_use]
+    pub fn peer_address(&self) -> &str {
+        self.peer_address.as_deref().unwrap_or(&self.address)
+    }
+}
+
+fn text(field: &str, value: &str, min: usize) -> Result<(), ConfigError> {
+    if (min..=NODE_TEXT_MAX_BYTES).contains(&value.len()) {
+        Ok(())
+    } else {
+        Err(ConfigError::new(
+            field,
+            value,
+            format_args!("{min} to {NODE_TEXT_MAX_BYTES} bytes"),
+        ))
+    }
+}
+
+/// Where a node stands in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[allow(
+    clippy::exhaustive_enums,
+    reason = "the life cycle is a documented, closed set"
+)]
+pub enum NodeStatus {
+    /// Admitted; not yet caught up with the log.
+    Joining,
+    /// Takes part fully.
+    Active,
+    /// Gives its data away; still serves what it has.
+    Draining,
+    /// Condemned: holds no role, keeps its place until `repair_delay` ends.
+    Down,
+    /// Gone for good. Left nodes stand in events only, never in the state.
+    Left,
+}
+
+impl NodeStatus {
+    /// Returns the status as the wire knows it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Joining => "joining",
+            Self::Active => "active",
+            Self::Draining => "draining",
+            Self::Down => "down",
+            Self::Left => "left",
+        }
+    }
+
+    /// Tells whether the node is thought to be running.
+    #[must_use]
+    pub const fn is_live(self) -> bool {
+        matches!(self, Self::Joining | Self::Active | Self::Draining)
+    }
+}
+
+/// A member of the cluster: what it announced and what the cluster decided.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Node {
+    /// Its identity within the control plane; never reused.
+    pub raft_id: RaftId,
+    /// What it announced.
+    pub spec: NodeSpec,
+    /// Where it stands.
+    pub status: NodeStatus,
+    /// When it joined.
+    pub joined_at: UnixMillis,
+    /// When its status last changed.
+    pub status_since: UnixMillis,
+    /// Why it drains: it leaves the cluster once it is empty. Meaningful while `Draining` or `Down`.
+    pub leaving: bool,
+}
+
+impl Node {
+    /// Returns the operator's id.
+    #[must_use]
+    pub const fn id(&self) -> &NodeId {
+        &self.spec.id
+    }
+}

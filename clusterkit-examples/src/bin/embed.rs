@@ -1,0 +1,2 @@
+//! The `embed` example.
+fn main() {}
