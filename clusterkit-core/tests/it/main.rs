@@ -1,3 +1,7 @@
 //! Integration tests of the core: one binary, one module per feature.
+#![allow(
+    clippy::unwrap_used,
+    reason = "helpers of tests are tests; clippy exempts only the test functions themselves"
+)]
 
 mod hashing;
