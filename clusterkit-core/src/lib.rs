@@ -7,4 +7,5 @@ pub mod config;
 pub mod hash;
 pub mod id;
 pub mod node;
+pub mod placement;
 pub mod time;

@@ -1,0 +1,50 @@
+//! Placement: which nodes hold and lead each partition, as a pure function of values.
+//!
+//! `MinimalMove` finds, for any current rows, a placement that is valid, exactly balanced within
+//! the zones and weights, and reached with the fewest copies possible; it delivers a
+//! [`Certificate`] that anybody can check with `verify`. Its rooms, in the order of the work:
+//! the input put in order (`problem`), fair shares (`targets`), the replica flow (`flow`),
+//! primaries (`primary`), prices (`certificate`).
+//!
+//! Nothing here performs a move: the result is a target. How a plan is carried out, step by step,
+//! is the business of the cluster state and the migration engine.
+
+mod input;
+#[expect(dead_code, reason = "used by the strategies that follow")]
+mod mix;
+mod outcome;
+mod rows;
+
+pub use input::{
+    PLACEMENT_FACTOR_MAX, PLACEMENT_INDICES_MAX, PLACEMENT_NODES_MAX, PlacementError,
+    PlacementInput, PlacementNode, PlacementPolicy, Standing, TOLERANCE_PERMILLE_MAX,
+};
+pub use outcome::{Certificate, Placement, PlacementFlags, PlacementStats, changes};
+pub use rows::{NO_NODE, Rows};
+
+/// Decides which nodes hold and lead each partition.
+///
+/// Implementations are pure: equal inputs give equal placements on every machine, and the order of
+/// [`PlacementInput::nodes`] does not matter. They run on the leader of the control plane only;
+/// what they answer is proposed and recorded as explicit rows.
+pub trait PlacementStrategy: Send + Sync + core::fmt::Debug {
+    /// Returns the name for configuration, logs and documents.
+    fn name(&self) -> &'static str;
+
+    /// Computes a placement for `input`.
+    ///
+    /// # Errors
+    /// [`PlacementError`] when the input is beyond a limit. Never because a good placement does
+    /// not exist: what cannot be had is said in [`Placement::flags`].
+    fn place(&self, input: &PlacementInput) -> Result<Placement, PlacementError>;
+
+    /// Replaces exactly the primaries that are not live (`live[node]`, by position in
+    /// [`PlacementInput::nodes`]), leaving rows and all other primaries as they are.
+    ///
+    /// Rows without a live member that may lead get no primary. Positions beyond `live` are not
+    /// live.
+    ///
+    /// # Errors
+    /// [`PlacementError`] when the input is beyond a limit.
+    fn failover(&self, input: &PlacementInput, live: &[bool]) -> Result<Placement, PlacementError>;
+}
