@@ -4,6 +4,7 @@
 extern crate alloc;
 
 pub mod config;
+pub mod detector;
 pub mod hash;
 pub mod id;
 pub mod node;
