@@ -1,0 +1,346 @@
+//! The durable [`Storage`]: one redb file in the data directory.
+//!
+//! Three tables (log, meta, snapshot); every value carries a checksum over its key and content,
+//! because redb verifies its own checksums only when it repairs. A damaged file is an error that
+//! names the path, never a panic. What the records mean is not known here.
+
+use std::any::Any;
+use std::fs;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::{PoisonError, RwLock};
+
+use bytes::Bytes;
+use redb::{Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition};
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+use super::{LogRecord, Storage, StorageError, WriteOp};
+
+/// The name of the file within the data directory.
+pub const DATABASE_FILE: &str = "clusterkit.redb";
+
+/// The newest layout of the file that this build reads and writes.
+const FORMAT: u8 = 1;
+
+/// How much of the file redb may cache, in bytes. The log's tail is cached above, decoded.
+const CACHE_BYTES: usize = 16 << 20;
+
+const LOG: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("log");
+const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
+const SNAPSHOT: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("snapshot");
+
+const FORMAT_KEY: &str = "format";
+const SNAPSHOT_KEY: &str = "current";
+
+/// Bytes of checksum in front of every value.
+const SUM_BYTES: usize = 8;
+
+/// Keeps log, values and snapshot in one file, with one fsync per batch.
+#[derive(Debug)]
+pub struct RedbStorage {
+    path: PathBuf,
+    database: RwLock<Option<Database>>,
+}
+
+impl RedbStorage {
+    /// Opens the file [`DATABASE_FILE`] in `directory`, creating both where missing.
+    ///
+    /// # Errors
+    /// - [`StorageError::NotWritable`] when the directory or file cannot be created or written;
+    /// - [`StorageError::Locked`] when another process has it open;
+    /// - [`StorageError::Corrupted`] when the file is damaged or not one of ours;
+    /// - [`StorageError::NewerFormat`] when a newer version of this library wrote it;
+    /// - [`StorageError::Io`] when the system fails otherwise, such as a full disk.
+    pub fn open(directory: impl AsRef<Path>) -> Result<Self, StorageError> {
+        let directory = directory.as_ref();
+        fs::create_dir_all(directory).map_err(|source| StorageError::NotWritable {
+            path: directory.to_path_buf(),
+            source,
+        })?;
+        let path = directory.join(DATABASE_FILE);
+        guarded(&path, || {
+            let database = Database::builder()
+                .set_cache_size(CACHE_BYTES)
+                .create(&path)
+                .map_err(|error| opening(&path, error))?;
+            prepare(&path, &database)?;
+            Ok(Self {
+                path: path.clone(),
+                database: RwLock::new(Some(database)),
+            })
+        })
+    }
+
+    /// Runs `work` on the open database; after a panic within redb the database is given up.
+    fn with<T>(
+        &self,
+        work: impl FnOnce(&Database) -> Result<T, redb::Error>,
+    ) -> Result<T, StorageError> {
+        let database = self.database.read().unwrap_or_else(PoisonError::into_inner);
+        let Some(database) = database.as_ref() else {
+            return Err(StorageError::Closed {
+                path: self.path.clone(),
+            });
+        };
+        guarded(&self.path, || {
+            work(database).map_err(|error| failed(&self.path, error))
+        })
+    }
+
+    fn damaged(&self, detail: String) -> StorageError {
+        StorageError::Corrupted {
+            path: self.path.clone(),
+            detail,
+        }
+    }
+
+    fn checked(&self, what: &str, seed: u64, sealed: &[u8]) -> Result<Bytes, StorageError> {
+        unseal(seed, sealed)
+            .map(Bytes::copy_from_slice)
+            .ok_or_else(|| self.damaged(format!("checksum of {what} does not match")))
+    }
+}
+
+impl Storage for RedbStorage {
+    fn write(&self, batch: &[WriteOp]) -> Result<(), StorageError> {
+        self.with(|database| {
+            let transaction = database.begin_write()?;
+            {
+                let mut log = transaction.open_table(LOG)?;
+                let mut meta = transaction.open_table(META)?;
+                let mut snapshot = transaction.open_table(SNAPSHOT)?;
+                for op in batch {
+                    match op {
+                        WriteOp::Append(record) => {
+                            let sealed = seal(record.index, &record.bytes);
+                            log.insert(record.index, sealed.as_slice())?;
+                        }
+                        WriteOp::TruncateFrom(index) => log.retain_in(*index.., |_, _| false)?,
+                        WriteOp::PurgeThrough(index) => log.retain_in(..=*index, |_, _| false)?,
+                        WriteOp::SetMeta { key, value } => {
+                            meta.insert(*key, seal(text_seed(key), value).as_slice())?;
+                        }
+                        WriteOp::SaveSnapshot(bytes) => {
+                            let sealed = seal(text_seed(SNAPSHOT_KEY), bytes);
+                            snapshot.insert(SNAPSHOT_KEY, sealed.as_slice())?;
+                        }
+                    }
+                }
+            }
+            transaction.commit()?;
+            Ok(())
+        })
+    }
+
+    fn log_bounds(&self) -> Result<Option<(u64, u64)>, StorageError> {
+        let (bounds, count) = self.with(|database| {
+            let log = database.begin_read()?.open_table(LOG)?;
+            let first = log.first()?.map(|(index, _)| index.value());
+            let last = log.last()?.map(|(index, _)| index.value());
+            Ok((first.zip(last), log.len()?))
+        })?;
+        if let Some((first, last)) = bounds
+            && last.wrapping_sub(first).wrapping_add(1) != count
+        {
+            return Err(self.damaged(format!("log from {first} to {last} holds {count} records")));
+        }
+        Ok(bounds)
+    }
+
+    fn read_log(
+        &self,
+        from: u64,
+        until: u64,
+        max_bytes: usize,
+    ) -> Result<Vec<LogRecord>, StorageError> {
+        if from >= until {
+            return Ok(Vec::new());
+        }
+        let sealed = self.with(|database| {
+            let log = database.begin_read()?.open_table(LOG)?;
+            let mut records = Vec::new();
+            let mut total = 0;
+            for item in log.range(from..until)? {
+                let (index, bytes) = item?;
+                let bytes = Bytes::copy_from_slice(bytes.value());
+                total += bytes.len();
+                records.push((index.value(), bytes));
+                if total > max_bytes {
+                    break;
+                }
+            }
+            Ok(records)
+        })?;
+        let mut records = Vec::with_capacity(sealed.len());
+        for (index, bytes) in sealed {
+            if unseal(index, &bytes).is_none() {
+                return Err(self.damaged(format!("checksum of log record {index} does not match")));
+            }
+            records.push(LogRecord {
+                index,
+                bytes: bytes.slice(SUM_BYTES..),
+            });
+        }
+        Ok(records)
+    }
+
+    fn meta(&self, key: &str) -> Result<Option<Bytes>, StorageError> {
+        let sealed = self.with(|database| {
+            let meta = database.begin_read()?.open_table(META)?;
+            Ok(meta.get(key)?.map(|value| value.value().to_vec()))
+        })?;
+        sealed
+            .map(|sealed| self.checked(key, text_seed(key), &sealed))
+            .transpose()
+    }
+
+    fn snapshot(&self) -> Result<Option<Bytes>, StorageError> {
+        let sealed = self.with(|database| {
+            let table = database.begin_read()?.open_table(SNAPSHOT)?;
+            Ok(table.get(SNAPSHOT_KEY)?.map(|value| value.value().to_vec()))
+        })?;
+        sealed
+            .map(|sealed| self.checked("snapshot", text_seed(SNAPSHOT_KEY), &sealed))
+            .transpose()
+    }
+
+    fn close(&self) {
+        let database = self
+            .database
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        // Dropping redb writes its clean-shutdown mark; a panic there must not reach the caller.
+        let _ = catch_unwind(AssertUnwindSafe(|| drop(database)));
+    }
+
+    fn location(&self) -> PathBuf {
+        self.path.clone()
+    }
+}
+
+/// Creates the tables of a new file; checks the layout of an old one.
+fn prepare(path: &Path, database: &Database) -> Result<(), StorageError> {
+    let work = || -> Result<Option<Vec<u8>>, redb::Error> {
+        let transaction = database.begin_write()?;
+        let found = {
+            transaction.open_table(LOG)?;
+            transaction.open_table(SNAPSHOT)?;
+            let mut meta = transaction.open_table(META)?;
+            let found = meta.get(FORMAT_KEY)?.map(|value| value.value().to_vec());
+            if found.is_none() && meta.is_empty()? {
+                meta.insert(
+                    FORMAT_KEY,
+                    seal(text_seed(FORMAT_KEY), &[FORMAT]).as_slice(),
+                )?;
+                None
+            } else {
+                Some(found.unwrap_or_default())
+            }
+        };
+        match found {
+            None => transaction.commit()?,
+            Some(_) => transaction.abort()?,
+        }
+        Ok(found)
+    };
+    let Some(sealed) = work().map_err(|error| failed(path, error))? else {
+        return Ok(());
+    };
+    match unseal(text_seed(FORMAT_KEY), &sealed) {
+        Some([FORMAT]) => Ok(()),
+        Some([found]) if *found > FORMAT => Err(StorageError::NewerFormat {
+            path: path.to_path_buf(),
+            found: *found,
+            known: FORMAT,
+        }),
+        _ => Err(StorageError::Corrupted {
+            path: path.to_path_buf(),
+            detail: String::from("format mark is missing or damaged"),
+        }),
+    }
+}
+
+fn text_seed(key: &str) -> u64 {
+    xxh3_64_with_seed(key.as_bytes(), 0)
+}
+
+fn seal(seed: u64, bytes: &[u8]) -> Vec<u8> {
+    let mut sealed = Vec::with_capacity(SUM_BYTES + bytes.len());
+    sealed.extend(xxh3_64_with_seed(bytes, seed).to_le_bytes());
+    sealed.extend(bytes);
+    sealed
+}
+
+fn unseal(seed: u64, sealed: &[u8]) -> Option<&[u8]> {
+    let (sum, bytes) = sealed.split_first_chunk::<SUM_BYTES>()?;
+    (u64::from_le_bytes(*sum) == xxh3_64_with_seed(bytes, seed)).then_some(bytes)
+}
+
+/// Turns a panic within redb, which damaged files can provoke, into an error.
+fn guarded<T>(
+    path: &Path,
+    work: impl FnOnce() -> Result<T, StorageError>,
+) -> Result<T, StorageError> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
+        Err(StorageError::Corrupted {
+            path: path.to_path_buf(),
+            detail: panic_text(&*panic),
+        })
+    })
+}
+
+/// Returns the message of a caught panic.
+pub(crate) fn panic_text(panic: &(dyn Any + Send)) -> String {
+    let text = panic
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or_else(|| panic.downcast_ref::<&str>().copied());
+    text.unwrap_or("unknown panic").to_string()
+}
+
+fn opening(path: &Path, error: redb::DatabaseError) -> StorageError {
+    use io::ErrorKind as Kind;
+    if let redb::DatabaseError::Storage(redb::StorageError::Io(source)) = error {
+        let path = path.to_path_buf();
+        return match source.kind() {
+            Kind::InvalidData | Kind::UnexpectedEof | Kind::InvalidInput => {
+                StorageError::Corrupted {
+                    path,
+                    detail: source.to_string(),
+                }
+            }
+            Kind::PermissionDenied
+            | Kind::ReadOnlyFilesystem
+            | Kind::NotADirectory
+            | Kind::IsADirectory
+            | Kind::NotFound => StorageError::NotWritable { path, source },
+            _ => StorageError::Io { path, source },
+        };
+    }
+    failed(path, error.into())
+}
+
+fn failed(path: &Path, error: redb::Error) -> StorageError {
+    let path = path.to_path_buf();
+    match error {
+        redb::Error::DatabaseAlreadyOpen => StorageError::Locked { path },
+        redb::Error::DatabaseClosed => StorageError::Closed { path },
+        redb::Error::Io(source) => match source.kind() {
+            io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => StorageError::Corrupted {
+                path,
+                detail: source.to_string(),
+            },
+            _ => StorageError::Io { path, source },
+        },
+        redb::Error::PreviousIo => StorageError::Io {
+            path,
+            source: io::Error::other("an earlier operation failed"),
+        },
+        error => StorageError::Corrupted {
+            path,
+            detail: error.to_string(),
+        },
+    }
+}

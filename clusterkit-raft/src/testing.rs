@@ -1,0 +1,172 @@
+//! Conformance checks for implementations of this crate's traits.
+//!
+//! Run [`check_storage`] and [`check_raft_storage`] on your own [`Storage`] in a test. They are
+//! what the two implementations that ship are held to; they find contract violations, not the
+//! loss of unsynced writes, which needs a simulated disk.
+
+use bytes::Bytes;
+
+use crate::storage::{LogRecord, Storage, StorageError, WriteOp};
+
+/// What a [`Storage`] did against its contract.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Violation {
+    /// A call failed that must succeed.
+    #[error("{step} failed")]
+    Failed {
+        /// What was being done.
+        step: &'static str,
+        /// The error returned.
+        source: StorageError,
+    },
+    /// A call returned what it must not.
+    #[error("{step}: expected {expected}, found {found}")]
+    Unexpected {
+        /// What was being done.
+        step: &'static str,
+        /// What the contract says.
+        expected: String,
+        /// What was returned.
+        found: String,
+    },
+}
+
+fn must<T>(step: &'static str, result: Result<T, StorageError>) -> Result<T, Violation> {
+    result.map_err(|source| Violation::Failed { step, source })
+}
+
+fn same<T: PartialEq + std::fmt::Debug>(
+    step: &'static str,
+    found: &T,
+    expected: &T,
+) -> Result<(), Violation> {
+    if found == expected {
+        return Ok(());
+    }
+    Err(Violation::Unexpected {
+        step,
+        expected: format!("{expected:?}"),
+        found: format!("{found:?}"),
+    })
+}
+
+fn record(index: u64, text: &'static str) -> LogRecord {
+    LogRecord {
+        index,
+        bytes: Bytes::from_static(text.as_bytes()),
+    }
+}
+
+fn append(index: u64, text: &'static str) -> WriteOp {
+    WriteOp::Append(record(index, text))
+}
+
+/// Checks `open`'s storage against the obligations of [`Storage`].
+///
+/// `open` is called several times; each time but the first it must open what was closed before.
+///
+/// # Errors
+/// The first [`Violation`] found, or the error of `open`.
+pub fn check_storage<S: Storage>(
+    mut open: impl FnMut() -> Result<S, StorageError>,
+) -> Result<(), Violation> {
+    let storage = must("opening empty", open())?;
+    same(
+        "bounds of an empty log",
+        &must("bounds", storage.log_bounds())?,
+        &None,
+    )?;
+    same(
+        "an unknown key",
+        &must("meta", storage.meta("vote"))?,
+        &None,
+    )?;
+    same("no snapshot", &must("snapshot", storage.snapshot())?, &None)?;
+    let batch: Vec<WriteOp> = (5..15).map(|index| append(index, "first")).collect();
+    must("appending", storage.write(&batch))?;
+    same(
+        "bounds",
+        &must("bounds", storage.log_bounds())?,
+        &Some((5, 14)),
+    )?;
+    must(
+        "a mixed batch",
+        storage.write(&[
+            WriteOp::TruncateFrom(12),
+            append(12, "second"),
+            WriteOp::SetMeta {
+                key: "vote",
+                value: Bytes::from_static(b"one"),
+            },
+            WriteOp::SetMeta {
+                key: "vote",
+                value: Bytes::from_static(b"two"),
+            },
+            WriteOp::PurgeThrough(7),
+            WriteOp::SaveSnapshot(Bytes::from_static(b"state")),
+        ]),
+    )?;
+    check_mixed(&storage)?;
+    storage.close();
+    drop(storage);
+
+    let storage = must("opening again", open())?;
+    check_mixed(&storage)?;
+    let limited = must("limited read", storage.read_log(8, 13, 1))?;
+    same("a limited read", &limited, &vec![record(8, "first")])?;
+    let beyond = must("read beyond", storage.read_log(0, u64::MAX, usize::MAX))?;
+    same("a read beyond both ends", &beyond.len(), &5)?;
+    same(
+        "an empty range",
+        &must("read", storage.read_log(9, 9, 9))?,
+        &Vec::new(),
+    )?;
+    must("an empty batch", storage.write(&[]))?;
+    must("purging all", storage.write(&[WriteOp::PurgeThrough(100)]))?;
+    same(
+        "bounds after purging all",
+        &must("bounds", storage.log_bounds())?,
+        &None,
+    )?;
+    must(
+        "appending after a gap",
+        storage.write(&[append(101, "third")]),
+    )?;
+    same(
+        "bounds",
+        &must("bounds", storage.log_bounds())?,
+        &Some((101, 101)),
+    )?;
+    must("truncating all", storage.write(&[WriteOp::TruncateFrom(0)]))?;
+    same(
+        "bounds after truncating all",
+        &must("bounds", storage.log_bounds())?,
+        &None,
+    )?;
+    storage.close();
+    storage.close();
+    Ok(())
+}
+
+fn check_mixed(storage: &dyn Storage) -> Result<(), Violation> {
+    same(
+        "bounds",
+        &must("bounds", storage.log_bounds())?,
+        &Some((8, 12)),
+    )?;
+    let expected: Vec<LogRecord> = (8..12)
+        .map(|index| record(index, "first"))
+        .chain([record(12, "second")])
+        .collect();
+    let found = must("reading", storage.read_log(8, 13, usize::MAX))?;
+    same("the log", &found, &expected)?;
+    let vote = must("meta", storage.meta("vote"))?;
+    same("the last value", &vote, &Some(Bytes::from_static(b"two")))?;
+    let snapshot = must("snapshot", storage.snapshot())?;
+    same(
+        "the snapshot",
+        &snapshot,
+        &Some(Bytes::from_static(b"state")),
+    )
+}

@@ -1,0 +1,3 @@
+//! Tests of `clusterkit-raft` through its public API; unit tests stand beside the code.
+
+mod storage;
