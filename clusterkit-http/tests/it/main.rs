@@ -1,0 +1,7 @@
+//! Integration tests of the HTTP layer over real sockets on free loopback ports.
+
+#![cfg(feature = "server")]
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail loudly too")]
+
+mod exchange;
+mod raw;
