@@ -1,12 +1,26 @@
-//! Pure rules of ClusterKit: no IO, no clock, no thread, no float, no randomly ordered map.
+//! Pure rules of ClusterKit: where data goes, who decides it, and how the answer changes.
+//!
+//! This crate is `no_std` and sans-IO: no clock, thread, socket, float or randomly ordered map.
+//! Time is an argument, decisions are values. The primary type for readers is
+//! [`topology::Topology`], for the control plane [`state::ClusterState`].
+//!
+//! What it does not do: talk to anybody. Raft is in `clusterkit-raft`, HTTP in `clusterkit-http`,
+//! the embedded node in `clusterkit`.
 #![no_std]
+#![deny(clippy::float_arithmetic)]
 
 extern crate alloc;
 
+pub mod command;
 pub mod config;
+pub mod control;
 pub mod detector;
+pub mod event;
 pub mod hash;
 pub mod id;
 pub mod node;
+pub mod partition;
 pub mod placement;
+pub mod state;
 pub mod time;
+pub mod topology;

@@ -117,6 +117,12 @@ pub enum NodeStatus {
     Left,
 }
 
+impl core::fmt::Display for NodeStatus {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
 impl NodeStatus {
     /// Returns the status as the wire knows it.
     #[must_use]
@@ -137,27 +143,109 @@ impl NodeStatus {
     }
 }
 
+/// Whether a node's data is to move away, and what then.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[allow(clippy::exhaustive_enums, reason = "the intents of the drain verb")]
+pub enum Drain {
+    /// It stays.
+    #[default]
+    No,
+    /// It gives everything away and stays a member.
+    Empty,
+    /// It gives everything away and then leaves the cluster.
+    Leave,
+}
+
 /// A member of the cluster: what it announced and what the cluster decided.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Node {
     /// Its identity within the control plane; never reused.
     pub raft_id: RaftId,
-    /// What it announced.
-    pub spec: NodeSpec,
+    /// The operator's id.
+    pub id: NodeId,
+    /// The data directory it runs on.
+    pub disk: DiskId,
+    /// The count of process starts on that directory.
+    pub incarnation: Incarnation,
+    /// A name for people.
+    pub name: Arc<str>,
+    /// The address peers and clients reach it at, `host:port`.
+    pub address: Arc<str>,
+    /// The address for peer traffic where it differs from `address`.
+    pub peer_address: Option<Arc<str>>,
+    /// Services of the application on this node: name to address.
+    pub services: Arc<BTreeMap<String, String>>,
+    /// The failure domain, empty when there is none.
+    pub zone: Arc<str>,
+    /// The share of the data it takes relative to others; 0 takes none.
+    pub weight: u32,
     /// Where it stands.
     pub status: NodeStatus,
+    /// Whether its data is to move away, and what then.
+    pub drain: Drain,
+    /// Down for longer than the repair delay: its copies are being made elsewhere.
+    pub evicted: bool,
     /// When it joined.
     pub joined_at: UnixMillis,
     /// When its status last changed.
     pub status_since: UnixMillis,
-    /// Why it drains: it leaves the cluster once it is empty. Meaningful while `Draining` or `Down`.
-    pub leaving: bool,
 }
 
 impl Node {
-    /// Returns the operator's id.
+    /// Returns the record of a node that joins with `spec` as `raft_id`.
     #[must_use]
-    pub const fn id(&self) -> &NodeId {
-        &self.spec.id
+    pub fn new(raft_id: RaftId, spec: NodeSpec, at: UnixMillis) -> Self {
+        Self {
+            raft_id,
+            id: spec.id,
+            disk: spec.disk,
+            incarnation: spec.incarnation,
+            name: spec.name,
+            address: spec.address,
+            peer_address: spec.peer_address,
+            services: spec.services,
+            zone: spec.zone,
+            weight: spec.weight,
+            status: NodeStatus::Joining,
+            drain: Drain::No,
+            evicted: false,
+            joined_at: at,
+            status_since: at,
+        }
+    }
+
+    /// Takes over what a starting process says of itself. Zone and weight stay as the cluster
+    /// holds them: an operator may have changed them since.
+    pub(crate) fn announce(&mut self, spec: NodeSpec) {
+        self.incarnation = spec.incarnation;
+        self.name = spec.name;
+        self.address = spec.address;
+        self.peer_address = spec.peer_address;
+        self.services = spec.services;
+    }
+
+    /// Returns the address for peer traffic.
+    #[must_use]
+    pub fn peer_address(&self) -> &str {
+        self.peer_address.as_deref().unwrap_or(&self.address)
+    }
+
+    /// Tells whether placement may give it data: it is active, or down and expected back.
+    #[must_use]
+    pub fn takes_data(&self) -> bool {
+        self.drain == Drain::No
+            && self.weight > 0
+            && match self.status {
+                NodeStatus::Active => true,
+                NodeStatus::Down => !self.evicted,
+                NodeStatus::Joining | NodeStatus::Draining | NodeStatus::Left => false,
+            }
+    }
+
+    /// Returns the address of the application's service `name` on this node.
+    #[must_use]
+    pub fn service(&self, name: &str) -> Option<&str> {
+        self.services.get(name).map(String::as_str)
     }
 }

@@ -1,0 +1,533 @@
+//! Partitions on the move: plan, start, synced, switch, cleanup, and the way back.
+//!
+//! The order is the promise: a joining node copies while the present members serve; it becomes a
+//! member only by a switch that finds it synced; former members let go only after that. Every
+//! stage can be reverted, and reverting raises the partition's epoch too.
+
+use alloc::collections::BTreeMap;
+use alloc::format;
+use alloc::string::String;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use super::change::{Change, What};
+use super::{ActivePlan, ClusterState};
+use crate::command::Rejected;
+use crate::event::{ChangeReason, ChangeStage, EventKind, PlanTrigger, Role};
+use crate::id::{Epoch, PartitionId, PlanId, RaftId, StageId};
+use crate::partition::{Joining, Migration, Partition, Stage, has_duplicates};
+
+impl ClusterState {
+    pub(super) fn accept_plan(
+        &mut self,
+        base: Epoch,
+        (trigger, trigger_node, basis): (PlanTrigger, Option<RaftId>, u64),
+        targets: &[(PartitionId, Vec<RaftId>)],
+        change: &mut Change,
+    ) -> Result<(), Rejected> {
+        if base != self.epoch {
+            return Err(Rejected::StaleEpoch {
+                base,
+                current: self.epoch,
+            });
+        }
+        for (id, row) in targets {
+            self.check_target(*id, row)?;
+        }
+        self.plan_basis = basis;
+        self.roles_stale = false;
+        if let Some(replaced) = self.plan.take() {
+            emit_completed(&replaced, change);
+        }
+        let mut wanted = BTreeMap::new();
+        let mut affected = Vec::new();
+        for (id, row) in targets {
+            let partition = &self.partitions[id.index()];
+            if partition.is_unplaced() {
+                self.place_first(*id, row, trigger.reason(), change);
+            } else if !reaches(partition, row) {
+                let present: Vec<RaftId> = partition.members().collect();
+                affected.extend(row.iter().filter(|node| !present.contains(node)));
+                affected.extend(present.iter().filter(|node| !row.contains(node)));
+                affected.extend(row.first().filter(|&&node| partition.primary != Some(node)));
+                wanted.insert(*id, row.clone());
+            }
+        }
+        if wanted.is_empty() {
+            return Ok(());
+        }
+        affected.sort_unstable();
+        affected.dedup();
+        let plan = ActivePlan {
+            id: PlanId(change.index.0),
+            trigger,
+            trigger_node,
+            partitions_to_move: u32::try_from(wanted.len()).unwrap_or(u32::MAX),
+            partitions_moved: 0,
+            targets: wanted,
+            nodes_affected: affected,
+            started_at: change.at,
+        };
+        change.emit(EventKind::RebalanceStarted {
+            plan: plan.id,
+            trigger,
+            trigger_node,
+            partitions_to_move: plan.partitions_to_move,
+            nodes_affected: plan.nodes_affected.clone(),
+        });
+        self.plan = Some(Arc::new(plan));
+        Ok(())
+    }
+
+    fn check_target(&self, id: PartitionId, row: &[RaftId]) -> Result<(), Rejected> {
+        let refuse = |problem: String| {
+            Err(Rejected::BadTarget {
+                partition: id,
+                problem,
+            })
+        };
+        if id.index() >= self.partitions.len() {
+            return refuse(format!(
+                "the cluster has {} partitions",
+                self.partitions.len()
+            ));
+        }
+        if row.is_empty() {
+            return refuse(String::from("no node is named"));
+        }
+        if has_duplicates(row) {
+            return refuse(String::from("a node is named twice"));
+        }
+        row.iter()
+            .find(|node| self.node(**node).is_none())
+            .map_or(Ok(()), |unknown| refuse(format!("{unknown} is no member")))
+    }
+
+    /// Gives a partition its first members: there is nothing to copy.
+    fn place_first(
+        &mut self,
+        id: PartitionId,
+        row: &[RaftId],
+        reason: ChangeReason,
+        change: &mut Change,
+    ) {
+        let live: Vec<RaftId> = row
+            .iter()
+            .copied()
+            .filter(|&node| self.is_live(node))
+            .collect();
+        let Some((&primary, replicas)) = live.split_first() else {
+            return;
+        };
+        let partition = Partition {
+            primary: Some(primary),
+            replicas: replicas.to_vec(),
+            epoch: change.next,
+            ..Partition::default()
+        };
+        for &node in &live {
+            let role = if node == primary {
+                Role::Primary
+            } else {
+                Role::Replica
+            };
+            let what = what(ChangeStage::Switched, change.stage(), role, reason, None);
+            change.emit_partition(id, &partition, node, what);
+        }
+        change.published = true;
+        Arc::make_mut(&mut self.partitions)[id.index()] = partition;
+    }
+
+    pub(super) fn start_moves(
+        &mut self,
+        plan: PlanId,
+        partitions: &[PartitionId],
+        change: &mut Change,
+    ) -> Result<(), Rejected> {
+        let reason = match &self.plan {
+            Some(active) if active.id == plan => active.trigger.reason(),
+            _ => return Err(Rejected::StalePlan { plan }),
+        };
+        for &id in partitions {
+            let row = self
+                .plan
+                .as_ref()
+                .and_then(|active| active.targets.get(&id).cloned());
+            if let Some(row) = row {
+                self.start_move(id, &row, reason, change);
+            }
+        }
+        self.complete_plan_if_done(change);
+        Ok(())
+    }
+
+    fn start_move(
+        &mut self,
+        id: PartitionId,
+        row: &[RaftId],
+        reason: ChangeReason,
+        change: &mut Change,
+    ) {
+        if !self.can_start_move(id, row) {
+            return;
+        }
+        let partition = &self.partitions[id.index()];
+        let comes = |node: &&RaftId| !partition.is_member(**node);
+        let stage = change.stage();
+        let joining: Vec<Joining> = row
+            .iter()
+            .filter(comes)
+            .map(|&node| Joining {
+                node,
+                stage,
+                synced: false,
+            })
+            .collect();
+        let migration = Migration {
+            id: stage,
+            target: row.to_vec(),
+            joining,
+            reason,
+        };
+        if migration.joining.is_empty() {
+            self.switch_members(id, &migration, change);
+            return;
+        }
+        let partition = &mut Arc::make_mut(&mut self.partitions)[id.index()];
+        partition.stage = Stage::Syncing(migration.clone());
+        for joining in &migration.joining {
+            let first = migration.target.first() == Some(&joining.node);
+            let role = if first { Role::Primary } else { Role::Replica };
+            let what = what(ChangeStage::Syncing, stage, role, reason, partition.primary);
+            change.emit_partition(id, partition, joining.node, what);
+        }
+        change.published = true;
+    }
+
+    pub(super) fn synced(
+        &mut self,
+        node: RaftId,
+        stages: &[(PartitionId, StageId)],
+        change: &mut Change,
+    ) {
+        for &(id, stage) in stages {
+            let open = self
+                .partition(id)
+                .is_some_and(|partition| is_open(partition, node, stage));
+            if !open || !self.is_live(node) {
+                change.refused.push((id, stage));
+                continue;
+            }
+            let partition = &mut Arc::make_mut(&mut self.partitions)[id.index()];
+            if let Stage::Syncing(migration) = &mut partition.stage {
+                for joining in &mut migration.joining {
+                    joining.synced |= joining.node == node && joining.stage == stage;
+                }
+            }
+            let before = partition.behind.len();
+            partition
+                .behind
+                .retain(|b| !(b.node == node && b.stage == Some(stage)));
+            if partition.behind.len() != before {
+                change.published = true;
+                let primary = partition.primary;
+                let what = what(
+                    ChangeStage::Switched,
+                    stage,
+                    Role::Replica,
+                    ChangeReason::NodeJoin,
+                    primary,
+                );
+                change.emit_partition(id, partition, node, what);
+            }
+        }
+    }
+
+    pub(super) fn switch(&mut self, stages: &[(PartitionId, StageId)], change: &mut Change) {
+        for &(id, stage) in stages {
+            let ready = self
+                .partition(id)
+                .and_then(|partition| match &partition.stage {
+                    Stage::Syncing(migration) if migration.id == stage => Some(migration.clone()),
+                    Stage::Syncing(_) | Stage::Stable | Stage::Cleanup { .. } => None,
+                });
+            let ready = ready.filter(|migration| {
+                migration
+                    .joining
+                    .iter()
+                    .all(|joining| joining.synced && self.is_live(joining.node))
+            });
+            match ready {
+                Some(migration) if self.switch_members(id, &migration, change) => {}
+                _ => change.refused.push((id, stage)),
+            }
+        }
+        self.complete_plan_if_done(change);
+    }
+
+    /// Makes the targets the members, if one of them is live and in sync. Returns whether it did.
+    fn switch_members(
+        &mut self,
+        id: PartitionId,
+        migration: &Migration,
+        change: &mut Change,
+    ) -> bool {
+        let old = self.partitions[id.index()].clone();
+        let joined = |node: RaftId| migration.joining.iter().any(|joining| joining.node == node);
+        let may_lead = |node: RaftId| self.is_live(node) && (joined(node) || old.is_in_sync(node));
+        let first = migration
+            .target
+            .first()
+            .copied()
+            .filter(|&node| may_lead(node));
+        let stays = old.primary.filter(|&node| migration.target.contains(&node));
+        let leader = first
+            .or_else(|| stays.filter(|&node| may_lead(node)))
+            .or_else(|| {
+                migration
+                    .target
+                    .iter()
+                    .copied()
+                    .find(|&node| may_lead(node))
+            });
+        let Some(primary) = leader else { return false };
+
+        let mut partition = Partition {
+            primary: Some(primary),
+            replicas: migration
+                .target
+                .iter()
+                .copied()
+                .filter(|&node| node != primary)
+                .collect(),
+            behind: old.behind.clone(),
+            stage: Stage::Stable,
+            epoch: change.next,
+        };
+        partition
+            .behind
+            .retain(|behind| migration.target.contains(&behind.node));
+        for &node in migration
+            .target
+            .iter()
+            .filter(|&&node| joined(node) || node == primary)
+        {
+            if !joined(node) && old.primary == Some(node) {
+                continue;
+            }
+            let role = if node == primary {
+                Role::Primary
+            } else {
+                Role::Replica
+            };
+            let what = what(
+                ChangeStage::Switched,
+                change.stage(),
+                role,
+                migration.reason,
+                old.primary,
+            );
+            change.emit_partition(id, &partition, node, what);
+        }
+        let gone = old
+            .members()
+            .filter(|node| !migration.target.contains(node));
+        let leaving: Vec<RaftId> = gone.filter(|&node| self.is_live(node)).collect();
+        self.open_cleanup(
+            id,
+            &mut partition,
+            leaving,
+            ChangeStage::Cleanup,
+            migration.reason,
+            change,
+        );
+        if let Some(demoted) = old
+            .primary
+            .filter(|node| *node != primary && partition.is_member(*node))
+        {
+            let what = what(
+                ChangeStage::Switched,
+                change.stage(),
+                Role::Replica,
+                migration.reason,
+                old.primary,
+            );
+            change.emit_partition(id, &partition, demoted, what);
+        }
+        Arc::make_mut(&mut self.partitions)[id.index()] = partition;
+        change.published = true;
+        self.count_moved(id);
+        true
+    }
+
+    pub(super) fn revert(&mut self, stages: &[(PartitionId, StageId)], change: &mut Change) {
+        for &(id, stage) in stages {
+            let open = self.partition(id).is_some_and(|partition| {
+                matches!(&partition.stage, Stage::Syncing(migration) if migration.id == stage)
+            });
+            if open {
+                self.call_off(id, change);
+            } else {
+                change.refused.push((id, stage));
+            }
+        }
+        self.complete_plan_if_done(change);
+    }
+
+    /// Calls the open move of `id` off; what was copied is let go.
+    pub(super) fn call_off(&mut self, id: PartitionId, change: &mut Change) {
+        let mut partition = self.partitions[id.index()].clone();
+        let Stage::Syncing(migration) = core::mem::take(&mut partition.stage) else {
+            return;
+        };
+        partition.epoch = change.next;
+        let copied = migration.joining.iter().map(|joining| joining.node);
+        let leaving: Vec<RaftId> = copied.filter(|&node| self.is_live(node)).collect();
+        let reason = migration.reason;
+        self.open_cleanup(
+            id,
+            &mut partition,
+            leaving,
+            ChangeStage::Reverted,
+            reason,
+            change,
+        );
+        Arc::make_mut(&mut self.partitions)[id.index()] = partition;
+        if let Some(plan) = &mut self.plan {
+            Arc::make_mut(plan).targets.remove(&id);
+            // What was planned is not reached: the next decision must plan again.
+            self.plan_basis = 0;
+        }
+        change.published = true;
+    }
+
+    fn open_cleanup(
+        &self,
+        id: PartitionId,
+        partition: &mut Partition,
+        leaving: Vec<RaftId>,
+        stage: ChangeStage,
+        reason: ChangeReason,
+        change: &mut Change,
+    ) {
+        for &node in &leaving {
+            let what = what(stage, change.stage(), Role::None, reason, partition.primary);
+            change.emit_partition(id, partition, node, what);
+        }
+        if !leaving.is_empty() {
+            partition.stage = Stage::Cleanup {
+                id: change.stage(),
+                leaving,
+            };
+        }
+    }
+
+    /// Tells whether the move of `id` to `row` can begin now: nothing else moves it, somebody
+    /// serves it, and whoever is to copy it is live.
+    #[must_use]
+    pub fn can_start_move(&self, id: PartitionId, row: &[RaftId]) -> bool {
+        self.partition(id).is_some_and(|partition| {
+            partition.stage == Stage::Stable
+                && partition.primary.is_some()
+                && row
+                    .iter()
+                    .all(|&node| partition.is_member(node) || self.is_live(node))
+        })
+    }
+
+    pub(super) fn released(
+        &mut self,
+        node: RaftId,
+        stages: &[(PartitionId, StageId)],
+        change: &mut Change,
+    ) {
+        for &(id, stage) in stages {
+            let open = self.partition(id).is_some_and(|partition| {
+                matches!(&partition.stage, Stage::Cleanup { id, leaving }
+                    if *id == stage && leaving.contains(&node))
+            });
+            if !open {
+                change.refused.push((id, stage));
+                continue;
+            }
+            let partition = &mut Arc::make_mut(&mut self.partitions)[id.index()];
+            if let Stage::Cleanup { leaving, .. } = &mut partition.stage {
+                leaving.retain(|&leaver| leaver != node);
+                if leaving.is_empty() {
+                    partition.stage = Stage::Stable;
+                }
+            }
+        }
+    }
+
+    fn count_moved(&mut self, id: PartitionId) {
+        let Some(plan) = &mut self.plan else { return };
+        let partition = &self.partitions[id.index()];
+        let reached = plan
+            .targets
+            .get(&id)
+            .is_some_and(|row| same_members(partition, row));
+        if reached {
+            let plan = Arc::make_mut(plan);
+            plan.targets.remove(&id);
+            plan.partitions_moved += 1;
+        }
+    }
+
+    pub(super) fn complete_plan_if_done(&mut self, change: &mut Change) {
+        let Some(plan) = self.plan.take_if(|plan| plan.targets.is_empty()) else {
+            return;
+        };
+        emit_completed(&plan, change);
+    }
+}
+
+fn emit_completed(plan: &ActivePlan, change: &mut Change) {
+    change.emit(EventKind::RebalanceCompleted {
+        plan: plan.id,
+        trigger: plan.trigger,
+        trigger_node: plan.trigger_node,
+        partitions_moved: plan.partitions_moved,
+        nodes_affected: plan.nodes_affected.clone(),
+        started_at: plan.started_at,
+    });
+}
+
+/// Tells whether `partition` stands as `row` wants it, the order of replicas aside.
+fn reaches(partition: &Partition, row: &[RaftId]) -> bool {
+    !matches!(partition.stage, Stage::Syncing(_))
+        && partition.primary.as_ref() == row.first()
+        && same_members(partition, row)
+}
+
+fn same_members(partition: &Partition, row: &[RaftId]) -> bool {
+    partition.members().count() == row.len() && row.iter().all(|&node| partition.is_member(node))
+}
+
+/// Tells whether `node` is asked to copy `partition` under `stage`.
+fn is_open(partition: &Partition, node: RaftId, stage: StageId) -> bool {
+    partition
+        .joining()
+        .iter()
+        .any(|joining| joining.node == node && joining.stage == stage)
+        || partition
+            .behind
+            .iter()
+            .any(|b| b.node == node && b.stage == Some(stage))
+}
+
+const fn what(
+    stage: ChangeStage,
+    stage_id: StageId,
+    role: Role,
+    reason: ChangeReason,
+    old_primary: Option<RaftId>,
+) -> What {
+    What {
+        stage,
+        stage_id,
+        role,
+        reason,
+        old_primary,
+    }
+}
