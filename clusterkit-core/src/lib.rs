@@ -14,6 +14,7 @@ extern crate alloc;
 pub mod command;
 pub mod config;
 pub mod control;
+pub mod coordinator;
 pub mod detector;
 pub mod event;
 pub mod hash;

@@ -1,0 +1,563 @@
+//! The leader's brain: the replicated state, what was heard, and the time make the next commands.
+//!
+//! Sans-IO: [`Coordinator::handle_heartbeat`] and [`Coordinator::handle_leadership`] take in,
+//! [`Coordinator::decide`] gives out. It proposes nothing itself and computes no placement: a
+//! [`PlanRequest`] carries the input to whoever runs the strategy, off the event loop.
+//!
+//! Invariant: everything decided here can be decided again. A decision that was lost on the way
+//! to the log, or taken by a leader that is none any more, comes again or is refused.
+
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use crate::command::Command;
+use crate::config::ConfigError;
+use crate::detector::{Detector, DetectorConfig, Heard, Liveness};
+use crate::event::{LeaveReason, PlanTrigger};
+use crate::id::{Epoch, Incarnation, LogIndex, PartitionId, RaftId, StageId};
+use crate::node::{Drain, Node, NodeStatus};
+use crate::partition::{Partition, Stage};
+use crate::placement::{Placement, PlacementInput, PlacementNode, Rows, Standing};
+use crate::state::ClusterState;
+use crate::time::{Instant, UnixMillis};
+
+/// How long the set of nodes must stand still before a plan is computed, so that nodes joining
+/// together are placed together.
+const SETTLE: Duration = Duration::from_millis(100);
+
+/// The most partitions one command names, so that no entry of the log grows without bound.
+const BATCH: usize = 1_024;
+
+/// Decides what the leader proposes.
+#[derive(Debug)]
+pub struct Coordinator {
+    detector: Detector,
+    /// Up to where each node has applied the log, as it last said.
+    applied: BTreeMap<RaftId, LogIndex>,
+    /// Since when this leader has seen each down node down.
+    down_since: BTreeMap<RaftId, Instant>,
+    /// The basis last seen and since when.
+    basis: Option<(u64, Instant)>,
+    protected: bool,
+}
+
+/// What to do now.
+#[derive(Debug)]
+#[must_use]
+pub struct Decision {
+    /// To be proposed in this order.
+    pub commands: Vec<Command>,
+    /// A placement to be computed, if one is due.
+    pub plan: Option<PlanRequest>,
+    /// When to decide again at the latest.
+    pub next: Instant,
+}
+
+/// A placement to be computed and proposed.
+#[derive(Debug)]
+pub struct PlanRequest {
+    /// What the strategy is to place.
+    pub input: PlacementInput,
+    /// The member behind each index of the input.
+    pub members: Vec<RaftId>,
+    /// The epoch it is computed on.
+    pub base: Epoch,
+    /// What it is computed from.
+    pub basis: u64,
+    /// Why.
+    pub trigger: PlanTrigger,
+    /// The node that caused it, where there is one.
+    pub trigger_node: Option<RaftId>,
+}
+
+impl Coordinator {
+    /// Returns a coordinator that does not lead.
+    ///
+    /// # Errors
+    /// [`ConfigError`] from [`DetectorConfig::validate`].
+    pub fn new(config: DetectorConfig) -> Result<Self, ConfigError> {
+        Ok(Self {
+            detector: Detector::new(config)?,
+            applied: BTreeMap::new(),
+            down_since: BTreeMap::new(),
+            basis: None,
+            protected: false,
+        })
+    }
+
+    /// Takes note that this process leads as `me`, or that it does not.
+    pub fn handle_leadership(&mut self, me: Option<RaftId>, now: Instant) {
+        match me {
+            Some(me) if !self.detector.is_leading() => {
+                self.detector.lead(me, now);
+                self.applied.clear();
+                self.down_since.clear();
+                self.basis = None;
+                self.protected = false;
+            }
+            Some(_) => {}
+            None => self.detector.follow(),
+        }
+    }
+
+    /// Takes note of a heartbeat of `node`, which has applied the log up to `applied`.
+    pub fn handle_heartbeat(
+        &mut self,
+        node: RaftId,
+        incarnation: Incarnation,
+        applied: LogIndex,
+        now: Instant,
+    ) -> Heard {
+        let heard = self.detector.handle_heartbeat(node, incarnation, now);
+        if heard == Heard::Counted {
+            self.applied.insert(node, applied);
+        }
+        heard
+    }
+
+    /// Returns what is thought of `node`, none when it is unknown here.
+    #[must_use]
+    pub fn liveness(&self, node: RaftId, now: Instant) -> Option<Liveness> {
+        self.detector.liveness(node, now)
+    }
+
+    /// Tells whether so many nodes are down that copies are withheld.
+    #[must_use]
+    pub const fn is_protected(&self) -> bool {
+        self.protected
+    }
+
+    /// Decides what to propose on `state`.
+    pub fn decide(&mut self, state: &ClusterState, now: Instant, wall: UnixMillis) -> Decision {
+        let mut decision = Decision {
+            commands: Vec::new(),
+            plan: None,
+            next: Instant::FAR_FUTURE,
+        };
+        self.track(state, now);
+        if !self.detector.is_leading() || state.cluster().is_none() {
+            return decision;
+        }
+        self.judge(state, now, wall, &mut decision);
+        self.guard(state);
+        self.evict(state, now, wall, &mut decision);
+        self.admit(state, wall, &mut decision);
+        dismiss(state, wall, &mut decision);
+        revert(state, wall, &mut decision);
+        switch(state, wall, &mut decision);
+        start(state, wall, &mut decision);
+        if decision.commands.is_empty() {
+            // A plan is compare-and-set on the epoch: it waits until nothing else is decided.
+            self.plan(state, now, &mut decision);
+        }
+        decision
+    }
+
+    fn track(&mut self, state: &ClusterState, now: Instant) {
+        self.detector.retain(|node| state.node(node).is_some());
+        self.applied.retain(|&node, _| state.node(node).is_some());
+        self.down_since
+            .retain(|&node, _| !state.is_live(node) && state.node(node).is_some());
+        for node in state.nodes() {
+            let down = node.status == NodeStatus::Down;
+            self.detector.track(node.raft_id, down, now);
+            if down {
+                self.down_since.entry(node.raft_id).or_insert(now);
+            }
+        }
+    }
+
+    fn judge(
+        &mut self,
+        state: &ClusterState,
+        now: Instant,
+        wall: UnixMillis,
+        decision: &mut Decision,
+    ) {
+        let verdicts = self.detector.poll(now);
+        decision.next = verdicts.next;
+        self.protected |= verdicts.protected && !verdicts.down.is_empty();
+        if !verdicts.down.is_empty() {
+            let promotions = promotions(state, &verdicts.down);
+            decision.commands.push(Command::MarkDown {
+                nodes: verdicts.down,
+                promotions,
+                at: wall,
+            });
+        }
+        if !verdicts.up.is_empty() {
+            decision.commands.push(Command::MarkUp {
+                nodes: verdicts.up,
+                at: wall,
+            });
+        }
+    }
+
+    /// Enters protected mode beyond the configured share of down nodes, and leaves it at half.
+    fn guard(&mut self, state: &ClusterState) {
+        let total = state.nodes().len();
+        let down = state
+            .nodes()
+            .filter(|node| node.status == NodeStatus::Down && !node.evicted);
+        let down = down.count() * 1_000;
+        let limit = state.config().max_down_permille as usize * total;
+        if down > limit {
+            self.protected = true;
+        } else if down * 2 <= limit {
+            self.protected = false;
+        }
+    }
+
+    /// Gives up on nodes that stayed down beyond the repair delay, or sooner where too few copies
+    /// remain.
+    fn evict(&self, state: &ClusterState, now: Instant, wall: UnixMillis, decision: &mut Decision) {
+        if self.protected {
+            return;
+        }
+        let delay = Duration::from_millis(state.config().repair_delay_ms);
+        let mut nodes = Vec::new();
+        for node in state.nodes() {
+            let Some(&since) = self.down_since.get(&node.raft_id) else {
+                continue;
+            };
+            if node.evicted {
+                continue;
+            }
+            let due = since + delay;
+            if due <= now || is_scarce(state, node.raft_id) {
+                nodes.push(node.raft_id);
+            } else {
+                decision.next = decision.next.min(due);
+            }
+        }
+        if !nodes.is_empty() {
+            decision.commands.push(Command::Evict { nodes, at: wall });
+        }
+    }
+
+    /// Activates joining nodes that have applied the log up to their own admission.
+    fn admit(&self, state: &ClusterState, wall: UnixMillis, decision: &mut Decision) {
+        for node in state
+            .nodes()
+            .filter(|node| node.status == NodeStatus::Joining)
+        {
+            let caught_up = self.applied.get(&node.raft_id);
+            if caught_up.is_some_and(|applied| applied.0 >= node.raft_id.0) {
+                decision.commands.push(Command::Activate {
+                    node: node.raft_id,
+                    at: wall,
+                });
+            }
+        }
+    }
+
+    fn plan(&mut self, state: &ClusterState, now: Instant, decision: &mut Decision) {
+        let basis = state.plan_basis();
+        let first =
+            state.planned_basis() == 0 && state.partitions().iter().all(Partition::is_unplaced);
+        let due = if basis == state.planned_basis() {
+            self.basis = None;
+            state.roles_stale() && state.plan().is_none() && is_quiet(state)
+        } else {
+            let since = match self.basis {
+                Some((seen, since)) if seen == basis => since,
+                _ => now,
+            };
+            self.basis = Some((basis, since));
+            let settled = since + SETTLE;
+            if !first && now < settled {
+                decision.next = decision.next.min(settled);
+            }
+            first || now >= settled
+        };
+        if due && !self.protected {
+            decision.plan = plan_request(state, basis);
+        }
+    }
+}
+
+/// Returns the request for a placement of `state` as it stands, none when no node takes data.
+#[must_use]
+pub fn plan_request(state: &ClusterState, basis: u64) -> Option<PlanRequest> {
+    let mut nodes = Vec::new();
+    let mut members = Vec::new();
+    for node in state.nodes() {
+        members.push(node.raft_id);
+        nodes.push(placement_node(node));
+    }
+    if !state
+        .nodes()
+        .any(|node| node.takes_data() && node.status.is_live())
+    {
+        return None;
+    }
+    let index = |id: RaftId| {
+        members
+            .binary_search(&id)
+            .ok()
+            .and_then(|at| u16::try_from(at).ok())
+    };
+    let mut current = Rows::new();
+    for partition in state.partitions() {
+        match &partition.stage {
+            // A move under way counts as done.
+            Stage::Syncing(migration) => {
+                let row: Vec<u16> = migration
+                    .target
+                    .iter()
+                    .filter_map(|&id| index(id))
+                    .collect();
+                current.push(&row);
+            }
+            Stage::Stable | Stage::Cleanup { .. } => {
+                let others = partition.replicas.iter().filter_map(|&id| index(id));
+                current.push_led(partition.primary.and_then(index), others);
+            }
+        }
+    }
+    let (trigger, trigger_node) = trigger(state);
+    let config = state.config();
+    let input = PlacementInput::new(config.partition_count, config.replication_factor, nodes);
+    Some(PlanRequest {
+        input: input.with_current(current),
+        members,
+        base: state.epoch(),
+        basis,
+        trigger,
+        trigger_node,
+    })
+}
+
+impl PlanRequest {
+    /// Returns the command that proposes `placement`.
+    #[must_use]
+    pub fn command(&self, placement: &Placement, at: UnixMillis) -> Command {
+        let mut targets = Vec::new();
+        for partition in 0..placement.rows.len() {
+            let row = placement.rows.row(partition);
+            let named = row
+                .iter()
+                .filter_map(|&node| self.members.get(usize::from(node)));
+            let row: Vec<RaftId> = named.copied().collect();
+            if !row.is_empty() {
+                targets.push((PartitionId::from_index(partition), row));
+            }
+        }
+        Command::Plan {
+            base: self.base,
+            trigger: self.trigger,
+            trigger_node: self.trigger_node,
+            basis: self.basis,
+            targets,
+            at,
+        }
+    }
+}
+
+fn placement_node(node: &Node) -> PlacementNode {
+    let standing = if node.takes_data() {
+        Standing::Eligible
+    } else {
+        Standing::Draining
+    };
+    PlacementNode::new(node.id.clone())
+        .with_weight(node.weight)
+        .with_zone(node.zone.clone())
+        .with_standing(standing)
+        .with_may_lead(node.status.is_live())
+}
+
+fn trigger(state: &ClusterState) -> (PlanTrigger, Option<RaftId>) {
+    if state.partitions().iter().all(Partition::is_unplaced) {
+        return (PlanTrigger::Bootstrap, None);
+    }
+    let holds = |node: &&alloc::sync::Arc<Node>| state.holds_anything(node.raft_id);
+    let find = |test: &dyn Fn(&Node) -> bool| {
+        state
+            .nodes()
+            .filter(holds)
+            .find(|node| test(node))
+            .map(|node| node.raft_id)
+    };
+    if let Some(node) = find(&|node| node.drain != Drain::No) {
+        return (PlanTrigger::NodeLeave, Some(node));
+    }
+    if let Some(node) = find(&|node| node.evicted) {
+        return (PlanTrigger::Repair, Some(node));
+    }
+    let empty = |node: &&alloc::sync::Arc<Node>| node.takes_data() && !holds(node);
+    match state.nodes().filter(empty).last() {
+        Some(node) => (PlanTrigger::NodeJoin, Some(node.raft_id)),
+        None => (PlanTrigger::Rebalance, None),
+    }
+}
+
+/// Spreads the partitions that `down` led over their in-sync members, least burdened first.
+fn promotions(state: &ClusterState, down: &[RaftId]) -> Vec<(PartitionId, RaftId)> {
+    let mut leads: BTreeMap<RaftId, u32> = BTreeMap::new();
+    for primary in state
+        .partitions()
+        .iter()
+        .filter_map(|partition| partition.primary)
+    {
+        *leads.entry(primary).or_default() += 1;
+    }
+    let mut promotions = Vec::new();
+    for (id, partition) in state.partitions_by_id() {
+        if !partition
+            .primary
+            .is_some_and(|primary| down.contains(&primary))
+        {
+            continue;
+        }
+        let live = |node: &RaftId| state.is_live(*node) && !down.contains(node);
+        let burden = |node: &RaftId| leads.get(node).copied().unwrap_or(0);
+        if let Some(heir) = partition.in_sync().filter(live).min_by_key(burden) {
+            *leads.entry(heir).or_default() += 1;
+            promotions.push((id, heir));
+        }
+    }
+    promotions
+}
+
+/// Tells whether a partition of the down node `node` has fewer in-sync live copies than it must.
+fn is_scarce(state: &ClusterState, node: RaftId) -> bool {
+    let min = state.config().min_in_sync as usize;
+    state
+        .partitions()
+        .iter()
+        .filter(|partition| partition.is_member(node))
+        .any(|partition| {
+            let copies = partition
+                .in_sync()
+                .filter(|&member| state.is_live(member))
+                .count();
+            copies > 0 && copies < min
+        })
+}
+
+/// Tells whether nobody is away or catching up, so that roles can be settled for good.
+fn is_quiet(state: &ClusterState) -> bool {
+    let up = |node: &alloc::sync::Arc<Node>| node.status != NodeStatus::Down || node.evicted;
+    state.nodes().all(up)
+        && state
+            .partitions()
+            .iter()
+            .all(|p| p.behind.is_empty() && p.primary.is_some())
+}
+
+/// Removes nodes that are to leave and hold nothing any more.
+fn dismiss(state: &ClusterState, wall: UnixMillis, decision: &mut Decision) {
+    for node in state.nodes().filter(|node| node.drain == Drain::Leave) {
+        let others = state
+            .nodes()
+            .any(|other| other.raft_id != node.raft_id && other.status.is_live());
+        if others && !state.holds_anything(node.raft_id) {
+            decision.commands.push(Command::Remove {
+                node: node.raft_id,
+                reason: LeaveReason::Drained,
+                force: false,
+                at: wall,
+            });
+        }
+    }
+}
+
+/// Calls off moves whose copying node has died.
+fn revert(state: &ClusterState, wall: UnixMillis, decision: &mut Decision) {
+    let stages = migrating(state, |partition| {
+        partition
+            .joining()
+            .iter()
+            .any(|joining| !state.is_live(joining.node))
+    });
+    if !stages.is_empty() {
+        decision.commands.push(Command::Revert { stages, at: wall });
+    }
+}
+
+/// Switches moves whose copies are complete.
+fn switch(state: &ClusterState, wall: UnixMillis, decision: &mut Decision) {
+    let stages = migrating(state, |partition| {
+        partition
+            .joining()
+            .iter()
+            .all(|joining| joining.synced && state.is_live(joining.node))
+    });
+    if !stages.is_empty() {
+        decision.commands.push(Command::Switch { stages, at: wall });
+    }
+}
+
+fn migrating(
+    state: &ClusterState,
+    test: impl Fn(&Partition) -> bool,
+) -> Vec<(PartitionId, StageId)> {
+    let open = state
+        .partitions_by_id()
+        .filter_map(|(id, partition)| match &partition.stage {
+            Stage::Syncing(migration) if test(partition) => Some((id, migration.id)),
+            Stage::Syncing(_) | Stage::Stable | Stage::Cleanup { .. } => None,
+        });
+    open.take(BATCH).collect()
+}
+
+/// Starts moves of the plan in force, within the limits, the worst off first.
+fn start(state: &ClusterState, wall: UnixMillis, decision: &mut Decision) {
+    let Some(plan) = state.plan() else { return };
+    let config = state.config();
+    let mut in_flight = state.moves_in_flight();
+    let mut busy: BTreeMap<RaftId, u32> = BTreeMap::new();
+    for joining in state.partitions().iter().flat_map(Partition::joining) {
+        *busy.entry(joining.node).or_default() += 1;
+    }
+    let mut due: Vec<(usize, PartitionId)> = plan
+        .targets
+        .iter()
+        .filter(|(id, row)| state.can_start_move(**id, row))
+        .filter_map(|(&id, _)| {
+            let partition = state.partition(id)?;
+            Some((
+                partition
+                    .in_sync()
+                    .filter(|&node| state.is_live(node))
+                    .count(),
+                id,
+            ))
+        })
+        .collect();
+    due.sort_unstable();
+    let mut partitions = Vec::new();
+    for (_, id) in due {
+        let (Some(row), Some(partition)) = (plan.targets.get(&id), state.partition(id)) else {
+            continue;
+        };
+        let comes: Vec<RaftId> = row
+            .iter()
+            .copied()
+            .filter(|&node| !partition.is_member(node))
+            .collect();
+        let crowded = |node: &RaftId| busy.get(node).copied().unwrap_or(0) >= config.moves_per_node;
+        if !comes.is_empty() {
+            if in_flight >= config.moves_in_flight as usize || comes.iter().any(crowded) {
+                continue;
+            }
+            in_flight += 1;
+            for node in comes {
+                *busy.entry(node).or_default() += 1;
+            }
+        }
+        partitions.push(id);
+        if partitions.len() == BATCH {
+            break;
+        }
+    }
+    if !partitions.is_empty() {
+        decision.commands.push(Command::StartMoves {
+            plan: plan.id,
+            partitions,
+            at: wall,
+        });
+    }
+}
