@@ -7,6 +7,9 @@
 pub mod compat;
 mod problem;
 mod text;
+mod topology;
+pub mod v1;
 
 pub use problem::{LeaderHint, Problem, ProblemCode};
 pub use text::{go_duration, rfc3339};
+pub use topology::{MemberDocument, TopologyDocument};

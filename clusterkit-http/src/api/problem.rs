@@ -2,6 +2,9 @@
 
 use std::fmt;
 
+use clusterkit_core::command::Rejected;
+use clusterkit_core::config::ConfigError;
+use clusterkit_core::control::ProposeError;
 use clusterkit_core::id::{Epoch, NodeId};
 use serde::{Deserialize, Serialize};
 
@@ -68,6 +71,12 @@ pub enum ProblemCode {
     ShuttingDown,
     /// 504: no answer in time; the change may or may not have been applied.
     OutcomeUnknown,
+    /// 409: a peer refused the sender; it did nothing.
+    PeerRefused,
+    /// 400: a peer could not read the request.
+    PeerMalformed,
+    /// 503: a peer is not running yet, or stops.
+    PeerUnavailable,
     /// A code this build does not know.
     #[serde(other)]
     Unrecognized,
@@ -78,7 +87,7 @@ impl ProblemCode {
     #[must_use]
     pub const fn status(self) -> u16 {
         match self {
-            Self::BadRequest | Self::BadJson | Self::InvalidArgument => 400,
+            Self::BadRequest | Self::BadJson | Self::InvalidArgument | Self::PeerMalformed => 400,
             Self::Unauthorized => 401,
             Self::Forbidden => 403,
             Self::NotFound | Self::UnknownNode | Self::UnknownKey => 404,
@@ -90,7 +99,8 @@ impl ProblemCode {
             | Self::WrongCluster
             | Self::WireMismatch
             | Self::Unsafe
-            | Self::StaleEpoch => 409,
+            | Self::StaleEpoch
+            | Self::PeerRefused => 409,
             Self::CursorExpired => 410,
             Self::PreconditionFailed => 412,
             Self::BodyTooLarge => 413,
@@ -98,7 +108,11 @@ impl ProblemCode {
             Self::AddressUnverified => 422,
             Self::TooMany => 429,
             Self::Internal | Self::Unrecognized => 500,
-            Self::NoLeader | Self::NotLeader | Self::NotReady | Self::ShuttingDown => 503,
+            Self::NoLeader
+            | Self::NotLeader
+            | Self::NotReady
+            | Self::ShuttingDown
+            | Self::PeerUnavailable => 503,
             Self::OutcomeUnknown => 504,
         }
     }
@@ -136,6 +150,9 @@ impl ProblemCode {
             Self::NotReady => "not_ready",
             Self::ShuttingDown => "shutting_down",
             Self::OutcomeUnknown => "outcome_unknown",
+            Self::PeerRefused => "peer_refused",
+            Self::PeerMalformed => "peer_malformed",
+            Self::PeerUnavailable => "peer_unavailable",
             Self::Unrecognized => "unrecognized",
         }
     }
@@ -214,7 +231,7 @@ impl Problem {
     /// Refuses `value` for `field`, which must be `limit`.
     #[must_use]
     pub fn invalid(field: &str, value: impl fmt::Display, limit: impl fmt::Display) -> Self {
-        let refused = clusterkit_core::config::ConfigError::new(field, value, limit);
+        let refused = ConfigError::new(field, value, limit);
         Self::new(ProblemCode::InvalidArgument, refused)
     }
 
@@ -236,6 +253,45 @@ impl Problem {
     #[must_use]
     pub const fn status(&self) -> u16 {
         self.code.status()
+    }
+}
+
+impl From<ProposeError> for Problem {
+    fn from(error: ProposeError) -> Self {
+        let code = match &error {
+            ProposeError::Rejected(rejected) => rejection(rejected),
+            ProposeError::NoLeader { .. } => ProblemCode::NoLeader,
+            ProposeError::Stopped { .. } => ProblemCode::ShuttingDown,
+            ProposeError::TooLarge { .. } => ProblemCode::BodyTooLarge,
+            // `Unknown`, and whatever comes later: nothing may be claimed about it.
+            _ => ProblemCode::OutcomeUnknown,
+        };
+        Self::new(code, error)
+    }
+}
+
+impl From<Rejected> for Problem {
+    fn from(rejected: Rejected) -> Self {
+        Self::new(rejection(&rejected), rejected)
+    }
+}
+
+impl From<ConfigError> for Problem {
+    fn from(error: ConfigError) -> Self {
+        Self::new(ProblemCode::InvalidArgument, error)
+    }
+}
+
+fn rejection(rejected: &Rejected) -> ProblemCode {
+    match rejected {
+        Rejected::NotFormed => ProblemCode::NotReady,
+        Rejected::Invalid(_) => ProblemCode::InvalidArgument,
+        Rejected::NodeIdInUse { .. } => ProblemCode::NodeIdTaken,
+        Rejected::UnknownNode { .. } => ProblemCode::UnknownNode,
+        Rejected::HoldsPartitions { .. } | Rejected::LastNode { .. } => ProblemCode::Unsafe,
+        Rejected::StaleEpoch { .. } => ProblemCode::StaleEpoch,
+        Rejected::DataMismatch { .. } => ProblemCode::PreconditionFailed,
+        _ => ProblemCode::Rejected,
     }
 }
 
