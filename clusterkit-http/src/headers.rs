@@ -4,6 +4,8 @@
 pub const CLUSTER: &str = "x-clusterkit-cluster";
 /// The Raft id of the sending member on every peer request.
 pub const FROM: &str = "x-clusterkit-from";
+/// The Raft id of the member the sender takes the receiver for.
+pub const TO: &str = "x-clusterkit-to";
 /// The version of the peer wire format the sender speaks.
 pub const WIRE: &str = "x-clusterkit-wire";
 /// The epoch of the topology an answer was made from, or a request was routed by.

@@ -11,14 +11,20 @@
 //! No type of hyper stands in a public signature.
 
 pub mod api;
+#[cfg(feature = "server")]
+pub mod backend;
 pub mod client;
 mod clock;
 pub mod headers;
 mod method;
 pub mod query;
 #[cfg(feature = "server")]
+pub mod routes;
+#[cfg(feature = "server")]
 pub mod server;
 #[cfg(feature = "server")]
 mod tasks;
+#[cfg(feature = "server")]
+pub mod transport;
 
 pub use method::Method;
