@@ -1,0 +1,139 @@
+//! One process: its own process group, its log in a file, killed when dropped.
+//!
+//! Its own group, so that Ctrl-C in the terminal reaches only us and we end our processes in
+//! order. `setpriv --pdeathsig` (util-linux), where installed, makes the kernel kill the process
+//! if we die without running any code.
+
+use std::fs::OpenOptions;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::OnceLock;
+
+use anyhow::Context;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+/// A running process.
+#[derive(Debug)]
+pub(super) struct Process {
+    child: Child,
+}
+
+impl Process {
+    /// Starts `binary`, with both its outputs appended to `log`.
+    pub(super) fn start(
+        binary: &Path,
+        args: &[&str],
+        env: &[(&str, String)],
+        log: &Path,
+    ) -> anyhow::Result<Self> {
+        let output = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(log)
+            .with_context(|| format!("cannot open {}", log.display()))?;
+        let errors = output.try_clone().context("cannot share the log")?;
+        let mut command = if has_setpriv() {
+            let mut command = Command::new("setpriv");
+            command.args(["--pdeathsig", "KILL", "--"]).arg(binary);
+            command
+        } else {
+            Command::new(binary)
+        };
+        for (name, _) in std::env::vars_os() {
+            if is_option_of_a_node(&name.to_string_lossy()) {
+                command.env_remove(name);
+            }
+        }
+        let child = command
+            .args(args)
+            .envs(env.iter().map(|(name, value)| (name, value)))
+            .stdin(Stdio::null())
+            .stdout(output)
+            .stderr(errors)
+            .process_group(0)
+            .spawn()
+            .with_context(|| format!("cannot start {}", binary.display()))?;
+        Ok(Self { child })
+    }
+
+    pub(super) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Kills the process and waits until it is gone.
+    pub(super) fn kill(&mut self) {
+        // Both fail only for a process that has ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    pub(super) fn terminate(&self) -> anyhow::Result<()> {
+        self.signal(Signal::SIGTERM)
+    }
+
+    pub(super) fn pause(&self) -> anyhow::Result<()> {
+        self.signal(Signal::SIGSTOP)
+    }
+
+    pub(super) fn resume(&self) -> anyhow::Result<()> {
+        self.signal(Signal::SIGCONT)
+    }
+
+    /// Returns how the process ended, if it has.
+    pub(super) fn ended(&mut self) -> anyhow::Result<Option<ExitStatus>> {
+        self.child.try_wait().context("cannot look at a process of ours")
+    }
+
+    fn signal(&self, signal: Signal) -> anyhow::Result<()> {
+        let pid = i32::try_from(self.pid()).context("a process id is a positive i32")?;
+        kill(Pid::from_raw(pid), signal).with_context(|| format!("cannot send {signal} to {pid}"))
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+fn has_setpriv() -> bool {
+    static FOUND: OnceLock<bool> = OnceLock::new();
+    *FOUND.get_or_init(|| {
+        Command::new("setpriv")
+            .args(["--pdeathsig", "KILL", "--", "true"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status()
+            .is_ok_and(|status| status.success())
+    })
+}
+
+/// Tells whether an environment variable would configure a node behind our back.
+fn is_option_of_a_node(name: &str) -> bool {
+    name.starts_with("CLUSTERKIT_")
+        || matches!(
+            name,
+            "NODE_ID" | "NODE_NAME" | "HTTP_ADDR" | "HTTP_PORT" | "RAFT_ADDR" | "KV_PORT"
+                | "JOIN_ADDR" | "BOOTSTRAP" | "DATA_DIR" | "CLUSTER_NAME" | "PARTITION_COUNT"
+                | "REPLICATION_FACTOR"
+        )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dropped_process_is_gone() {
+        let directory = tempfile::tempdir().unwrap();
+        let log = directory.path().join("log.txt");
+        let process = Process::start(Path::new("/bin/sleep"), &["60"], &[], &log).unwrap();
+        let pid = Pid::from_raw(i32::try_from(process.pid()).unwrap());
+        assert!(kill(pid, None).is_ok(), "it runs");
+        process.pause().unwrap();
+        drop(process);
+        assert!(kill(pid, None).is_err(), "even a paused one is gone");
+    }
+}

@@ -1,0 +1,127 @@
+//! The partition map as a picture: a line a node, a cell a partition.
+//!
+//! On a terminal cells are blocks in the node's colour; elsewhere they are plain characters.
+
+use console::{Color, style};
+
+use crate::harness::{PartitionRow, View};
+
+const COLORS: [Color; 6] =
+    [Color::Cyan, Color::Green, Color::Yellow, Color::Magenta, Color::Blue, Color::Red];
+
+/// What a node is to a partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Role {
+    Primary,
+    Replica,
+    Joining,
+    Leaving,
+    None,
+}
+
+impl Role {
+    fn of(node: &str, row: &PartitionRow) -> Self {
+        let among = |ids: &[String]| ids.iter().any(|id| id == node);
+        if among(&row.joining) {
+            Self::Joining
+        } else if among(&row.leaving) {
+            Self::Leaving
+        } else if row.primary.as_deref() == Some(node) {
+            Self::Primary
+        } else if among(&row.replicas) {
+            Self::Replica
+        } else {
+            Self::None
+        }
+    }
+
+    fn cell(self, pretty: bool) -> char {
+        match (self, pretty) {
+            (Self::Primary, true) => '█',
+            (Self::Replica, true) => '░',
+            (Self::None, true) => ' ',
+            (Self::Primary, false) => 'P',
+            (Self::Replica, false) => 'r',
+            (Self::None, false) => '.',
+            (Self::Joining, _) => '+',
+            (Self::Leaving, _) => '-',
+        }
+    }
+}
+
+/// Draws `view` in lines of at most `columns` columns.
+pub(crate) fn draw(view: &View, columns: usize, pretty: bool) -> String {
+    let names = view.nodes.keys().map(|name| name.chars().count()).max().unwrap_or_default();
+    // Two spaces in front, and the counts behind.
+    let room = columns.saturating_sub(names + 34).max(16);
+    let per_line = (room / 16 * 16).min(128);
+    let mut out = String::new();
+    for (block, rows) in view.partitions.chunks(per_line).enumerate() {
+        let first = block * per_line;
+        let last = first + rows.len() - 1;
+        if view.partitions.len() > per_line {
+            out.push_str(&format!("  partitions {first} to {last}\n"));
+        }
+        let is_last = last + 1 == view.partitions.len();
+        for (index, (id, node)) in view.nodes.iter().enumerate() {
+            let cells: String =
+                rows.iter().map(|row| Role::of(id, row).cell(pretty)).collect();
+            let cells = if pretty {
+                style(cells).fg(COLORS[index % COLORS.len()]).to_string()
+            } else {
+                cells
+            };
+            let mut line = format!("  {id:names$} {cells}");
+            if is_last {
+                let counts = format!(
+                    "{}{:>4} primary {:>4} replica",
+                    " ".repeat(per_line.min(view.partitions.len()) - rows.len()),
+                    view.primaries_of(id),
+                    view.replicas_of(id)
+                );
+                line.push_str(&counts);
+                if node.status != "active" {
+                    line.push_str(&format!("  {}", node.status));
+                }
+            }
+            out.push_str(line.trim_end());
+            out.push('\n');
+        }
+    }
+    let legend = [Role::Primary, Role::Replica, Role::Joining, Role::Leaving, Role::None];
+    let names = ["primary", "replica", "joining", "leaving", "nothing"];
+    let legend: Vec<String> = legend
+        .iter()
+        .zip(names)
+        .map(|(role, name)| format!("{:?} {name}", role.cell(pretty)))
+        .collect();
+    out.push_str(&format!("  epoch {}; {}\n", view.epoch, legend.join(", ")));
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::verdict::tests::view;
+
+    #[test]
+    fn a_cell_shows_the_role() {
+        let mut view = view(&["a", "b"], &[&["a", "b"], &["b"], &["a"]]);
+        view.partitions[1].joining = vec!["a".into()];
+        let drawn = draw(&view, 80, false);
+        let lines: Vec<&str> = drawn.lines().collect();
+        assert_eq!(lines[0], "  a P+P   2 primary    0 replica");
+        assert_eq!(lines[1], "  b rP.   1 primary    1 replica");
+        assert!(lines[2].starts_with("  epoch 7; 'P' primary"), "{}", lines[2]);
+    }
+
+    #[test]
+    fn a_wide_map_wraps() {
+        let rows: Vec<&[&str]> = vec![&["a"]; 40];
+        let drawn = draw(&view(&["a"], &rows), 60, false);
+        let lines: Vec<&str> = drawn.lines().collect();
+        assert_eq!(lines[0], "  partitions 0 to 15");
+        assert_eq!(lines[1], format!("  a {}", "P".repeat(16)));
+        assert_eq!(lines[5], format!("  a {}{}  40 primary    0 replica", "P".repeat(8), " ".repeat(8)));
+    }
+}
