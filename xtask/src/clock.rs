@@ -21,6 +21,16 @@ impl Stopwatch {
     }
 }
 
+/// Returns a short number that differs from run to run.
+pub(crate) fn seed_of_now() -> u64 {
+    #[allow(clippy::disallowed_methods, reason = "clock.rs is where time is read")]
+    let now = std::time::SystemTime::now();
+    let since = now
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap_or_default();
+    since.as_secs() % 1_000_000
+}
+
 /// Renders a duration as people read it: `38 ms`, `1.42 s`, `3 min 07 s`.
 pub(crate) fn human(took: Duration) -> String {
     let seconds = took.as_secs();

@@ -5,6 +5,101 @@
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use clusterkit_client::{Client, Target};
+use clusterkit_http::client::{HttpClient, HttpError, HttpRequest};
+use clusterkit_http::query::escape;
+use serde_json::{Value, json};
+
+/// The longest one attempt may take before the client tries elsewhere.
+const ATTEMPT_LIMIT: Duration = Duration::from_millis(1_000);
+
+/// The records of a running cluster.
+#[derive(Debug)]
+pub(crate) struct Records {
+    client: Client,
+    http: HttpClient,
+}
+
+impl Records {
+    /// Connects through any of `seeds`.
+    pub(crate) async fn connect(seeds: &[String]) -> anyhow::Result<Self> {
+        let client = Client::connect(seeds.iter().map(String::as_str))
+            .await
+            .with_context(|| format!("cannot connect through {}", seeds.join(", ")))?;
+        Ok(Self {
+            client,
+            http: HttpClient::default(),
+        })
+    }
+
+    /// Writes a record; Ok means acknowledged.
+    pub(crate) async fn put(&self, key: &str, value: &[u8], limit: Duration) -> anyhow::Result<()> {
+        let document = json!({"key": key, "value": encode(value)});
+        self.client
+            .call(key.as_bytes())
+            .idempotent(true)
+            .deadline(limit)
+            .send(|target| self.set(target, &document))
+            .await
+            .with_context(|| format!("cannot write `{key}`"))
+    }
+
+    async fn set(&self, target: Target, document: &Value) -> Result<(), HttpError> {
+        let request = HttpRequest::post("/kv/set")
+            .json_body(document)
+            .within(ATTEMPT_LIMIT);
+        let answer = self.http.send(&service(&target)?, request).await?;
+        answer.require_success(target.address())?;
+        Ok(())
+    }
+
+    /// Reads a record; None means there is none.
+    pub(crate) async fn get(&self, key: &str, limit: Duration) -> anyhow::Result<Option<Vec<u8>>> {
+        let found = self
+            .client
+            .call(key.as_bytes())
+            .idempotent(true)
+            .deadline(limit)
+            .send(|target| self.fetch(target, key))
+            .await
+            .with_context(|| format!("cannot read `{key}`"))?;
+        found.as_deref().map(decode).transpose()
+    }
+
+    async fn fetch(&self, target: Target, key: &str) -> Result<Option<String>, HttpError> {
+        let path = format!("/kv/get?key={}", escape(key));
+        let request = HttpRequest::get(path).within(ATTEMPT_LIMIT);
+        let answer = self.http.send(&service(&target)?, request).await?;
+        if answer.status() == 404 {
+            return Ok(None);
+        }
+        let document: Value = answer
+            .require_success(target.address())?
+            .json(target.address())?;
+        Ok(document["value"].as_str().map(str::to_owned))
+    }
+
+    /// Returns the partition of `key`, and its primary as this client sees it.
+    pub(crate) fn locate(&self, key: &str) -> (usize, Option<String>) {
+        let topology = self.client.topology();
+        let partition = topology.partition(key.as_bytes());
+        (
+            partition.index(),
+            topology.primary(partition).map(|node| node.id.to_string()),
+        )
+    }
+}
+
+fn service(target: &Target) -> Result<String, HttpError> {
+    target
+        .service("kv")
+        .map(|address| address.into_owned())
+        .ok_or_else(|| HttpError::Invalid {
+            field: "services.kv",
+            value: target.id().to_string(),
+            limit: "announced by the node",
+        })
+}
 
 /// Returns `value` as text: itself behind a `t`, or in hexadecimal behind an `x` if it is not text.
 pub(crate) fn encode(value: &[u8]) -> String {
@@ -30,7 +125,8 @@ pub(crate) fn decode(text: &str) -> anyhow::Result<Vec<u8>> {
         Some(("x", digits)) => {
             let digits: Option<Vec<u32>> = digits.chars().map(|c| c.to_digit(16)).collect();
             let digits = digits.context("a value is not in hexadecimal")?;
-            let byte = |pair: &[u32]| u8::try_from(pair.iter().fold(0, |sum, half| sum * 16 + half));
+            let byte =
+                |pair: &[u32]| u8::try_from(pair.iter().fold(0, |sum, half| sum * 16 + half));
             let bytes = digits.chunks(2).map(byte).collect::<Result<_, _>>();
             bytes.context("a value is not in hexadecimal")
         }
@@ -44,7 +140,13 @@ mod tests {
 
     #[test]
     fn any_bytes_survive() {
-        for value in [&b""[..], b"text", b"x00", "\u{0}\u{1f}\"\\\u{2028}".as_bytes(), &[0xff, 0, 0x80, 0x0a]] {
+        for value in [
+            &b""[..],
+            b"text",
+            b"x00",
+            "\u{0}\u{1f}\"\\\u{2028}".as_bytes(),
+            &[0xff, 0, 0x80, 0x0a],
+        ] {
             assert_eq!(decode(&encode(value)).unwrap(), value);
         }
         let every: Vec<u8> = (0..=255).collect();

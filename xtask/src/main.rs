@@ -10,7 +10,16 @@
 
 mod check;
 mod clock;
+mod demo;
+mod harness;
+mod kv;
+mod picture;
+mod random;
+mod runtime;
+mod scenarios;
 mod tidy;
+mod ui;
+mod verdict;
 
 use std::process::ExitCode;
 
@@ -30,18 +39,30 @@ enum Task {
     Test(check::TestArgs),
     /// Check the invariants of the repository that a program can check.
     Tidy,
+    /// Form a cluster of real processes, load it, break it and show it healed.
+    Demo(demo::DemoArgs),
+    /// Put clusters of real processes through faults and check that nothing is lost.
+    ClusterTest(scenarios::ClusterTestArgs),
 }
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse().task {
         Task::Test(args) => check::run(&args),
         Task::Tidy => tidy::run(&Cli::command()),
+        Task::Demo(args) => demo::run(&args),
+        Task::ClusterTest(args) => scenarios::run(&args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("{} {error:#}", console::style("error:").red().bold());
-            ExitCode::FAILURE
+            // As a shell reports a program that SIGINT ended.
+            let code = if error.is::<runtime::Interrupted>() {
+                130
+            } else {
+                1
+            };
+            ExitCode::from(code)
         }
     }
 }

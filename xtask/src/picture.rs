@@ -6,8 +6,14 @@ use console::{Color, style};
 
 use crate::harness::{PartitionRow, View};
 
-const COLORS: [Color; 6] =
-    [Color::Cyan, Color::Green, Color::Yellow, Color::Magenta, Color::Blue, Color::Red];
+const COLORS: [Color; 6] = [
+    Color::Cyan,
+    Color::Green,
+    Color::Yellow,
+    Color::Magenta,
+    Color::Blue,
+    Color::Red,
+];
 
 /// What a node is to a partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,7 +57,12 @@ impl Role {
 
 /// Draws `view` in lines of at most `columns` columns.
 pub(crate) fn draw(view: &View, columns: usize, pretty: bool) -> String {
-    let names = view.nodes.keys().map(|name| name.chars().count()).max().unwrap_or_default();
+    let names = view
+        .nodes
+        .keys()
+        .map(|name| name.chars().count())
+        .max()
+        .unwrap_or_default();
     // Two spaces in front, and the counts behind.
     let room = columns.saturating_sub(names + 34).max(16);
     let per_line = (room / 16 * 16).min(128);
@@ -64,8 +75,10 @@ pub(crate) fn draw(view: &View, columns: usize, pretty: bool) -> String {
         }
         let is_last = last + 1 == view.partitions.len();
         for (index, (id, node)) in view.nodes.iter().enumerate() {
-            let cells: String =
-                rows.iter().map(|row| Role::of(id, row).cell(pretty)).collect();
+            let cells: String = rows
+                .iter()
+                .map(|row| Role::of(id, row).cell(pretty))
+                .collect();
             let cells = if pretty {
                 style(cells).fg(COLORS[index % COLORS.len()]).to_string()
             } else {
@@ -88,7 +101,13 @@ pub(crate) fn draw(view: &View, columns: usize, pretty: bool) -> String {
             out.push('\n');
         }
     }
-    let legend = [Role::Primary, Role::Replica, Role::Joining, Role::Leaving, Role::None];
+    let legend = [
+        Role::Primary,
+        Role::Replica,
+        Role::Joining,
+        Role::Leaving,
+        Role::None,
+    ];
     let names = ["primary", "replica", "joining", "leaving", "nothing"];
     let legend: Vec<String> = legend
         .iter()
@@ -112,7 +131,11 @@ mod tests {
         let lines: Vec<&str> = drawn.lines().collect();
         assert_eq!(lines[0], "  a P+P   2 primary    0 replica");
         assert_eq!(lines[1], "  b rP.   1 primary    1 replica");
-        assert!(lines[2].starts_with("  epoch 7; 'P' primary"), "{}", lines[2]);
+        assert!(
+            lines[2].starts_with("  epoch 7; 'P' primary"),
+            "{}",
+            lines[2]
+        );
     }
 
     #[test]
@@ -122,6 +145,13 @@ mod tests {
         let lines: Vec<&str> = drawn.lines().collect();
         assert_eq!(lines[0], "  partitions 0 to 15");
         assert_eq!(lines[1], format!("  a {}", "P".repeat(16)));
-        assert_eq!(lines[5], format!("  a {}{}  40 primary    0 replica", "P".repeat(8), " ".repeat(8)));
+        assert_eq!(
+            lines[5],
+            format!(
+                "  a {}{}  40 primary    0 replica",
+                "P".repeat(8),
+                " ".repeat(8)
+            )
+        );
     }
 }

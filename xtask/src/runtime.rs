@@ -42,8 +42,3 @@ where
         }
     })
 }
-
-/// Waits for a signal that asks us to stop.
-pub(crate) async fn until_interrupted() -> anyhow::Result<()> {
-    std::future::pending().await
-}

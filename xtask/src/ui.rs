@@ -15,7 +15,11 @@ pub(crate) fn is_terminal() -> bool {
 /// Returns how many columns standard output has.
 pub(crate) fn columns() -> usize {
     let (_, columns) = Term::stdout().size();
-    if Term::stdout().is_term() { usize::from(columns) } else { 150 }
+    if Term::stdout().is_term() {
+        usize::from(columns)
+    } else {
+        150
+    }
 }
 
 /// Prints the headline of a step.
@@ -54,7 +58,10 @@ pub(crate) fn table(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or_default();
     let width = |column: usize| {
         let cells = rows.iter().filter_map(|row| row.get(column));
-        cells.map(|cell| measure_text_width(cell)).max().unwrap_or_default()
+        cells
+            .map(|cell| measure_text_width(cell))
+            .max()
+            .unwrap_or_default()
     };
     let widths: Vec<usize> = (0..columns).map(width).collect();
     let mut out = String::new();
@@ -62,7 +69,11 @@ pub(crate) fn table(rows: &[Vec<String>]) -> String {
         let mut line = String::new();
         for (column, cell) in row.iter().enumerate() {
             let padding = " ".repeat(widths[column] - measure_text_width(cell));
-            let cell = if column == 0 { format!("{cell}{padding}") } else { format!("{padding}{cell}") };
+            let cell = if column == 0 {
+                format!("{cell}{padding}")
+            } else {
+                format!("{padding}{cell}")
+            };
             line.push_str(if column == 0 { "  " } else { "   " });
             line.push_str(&cell);
         }
@@ -83,7 +94,10 @@ mod tests {
     #[test]
     fn columns_line_up() {
         let row = |cells: [&str; 3]| cells.map(str::to_owned).to_vec();
-        let shown = table(&[row(["step", "took", "moved"]), row(["form three", "940 ms", "512"])]);
+        let shown = table(&[
+            row(["step", "took", "moved"]),
+            row(["form three", "940 ms", "512"]),
+        ]);
         assert_eq!(
             shown,
             "  step           took   moved\n  ---------------------------\n  form three   940 ms     512\n"

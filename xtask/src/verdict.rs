@@ -13,7 +13,10 @@ use crate::harness::View;
 pub(crate) fn healed(views: &BTreeMap<String, View>, expected: &[String]) -> anyhow::Result<()> {
     let expected: BTreeSet<&str> = expected.iter().map(String::as_str).collect();
     let asked: BTreeSet<&str> = views.keys().map(String::as_str).collect();
-    ensure!(asked == expected, "views of {asked:?}, expected {expected:?}");
+    ensure!(
+        asked == expected,
+        "views of {asked:?}, expected {expected:?}"
+    );
     agreed(views)?;
     if let Some(view) = views.values().next() {
         whole(view, &expected)?;
@@ -28,14 +31,33 @@ pub(crate) fn agreed(views: &BTreeMap<String, View>) -> anyhow::Result<()> {
         bail!("no node shows a topology");
     };
     for (id, other) in views {
-        ensure!(other.epoch == view.epoch, "{first} is at epoch {}, {id} at {}", view.epoch, other.epoch);
+        ensure!(
+            other.epoch == view.epoch,
+            "{first} is at epoch {}, {id} at {}",
+            view.epoch,
+            other.epoch
+        );
         let same = view.partitions.len() == other.partitions.len();
-        let differs = view.partitions.iter().zip(&other.partitions).position(|(a, b)| a != b);
+        let differs = view
+            .partitions
+            .iter()
+            .zip(&other.partitions)
+            .position(|(a, b)| a != b);
         if let Some(partition) = differs {
-            bail!("{first} and {id} differ about partition {partition} at epoch {}", view.epoch);
+            bail!(
+                "{first} and {id} differ about partition {partition} at epoch {}",
+                view.epoch
+            );
         }
-        ensure!(same, "{first} and {id} show different numbers of partitions");
-        ensure!(other.nodes == view.nodes, "{first} and {id} differ about the nodes at epoch {}", view.epoch);
+        ensure!(
+            same,
+            "{first} and {id} show different numbers of partitions"
+        );
+        ensure!(
+            other.nodes == view.nodes,
+            "{first} and {id} differ about the nodes at epoch {}",
+            view.epoch
+        );
     }
     Ok(())
 }
@@ -44,7 +66,10 @@ pub(crate) fn agreed(views: &BTreeMap<String, View>) -> anyhow::Result<()> {
 /// there can be, and that nothing is on the move.
 pub(crate) fn whole(view: &View, expected: &BTreeSet<&str>) -> anyhow::Result<()> {
     let active = view.active();
-    ensure!(active == *expected, "active are {active:?}, expected {expected:?}");
+    ensure!(
+        active == *expected,
+        "active are {active:?}, expected {expected:?}"
+    );
     ensure!(!view.partitions.is_empty(), "there are no partitions");
     let copies = view.replication_factor.min(active.len());
     for (partition, row) in view.partitions.iter().enumerate() {
@@ -53,17 +78,35 @@ pub(crate) fn whole(view: &View, expected: &BTreeSet<&str>) -> anyhow::Result<()
         };
         let holders: Vec<&str> = row.holders().map(String::as_str).collect();
         let distinct: BTreeSet<&str> = holders.iter().copied().collect();
-        ensure!(distinct.len() == holders.len(), "partition {partition} names a node twice: {holders:?}");
+        ensure!(
+            distinct.len() == holders.len(),
+            "partition {partition} names a node twice: {holders:?}"
+        );
         let dead: Vec<&&str> = distinct.difference(&active).collect();
-        ensure!(dead.is_empty(), "partition {partition} is held by {dead:?}, which is not active");
-        ensure!(!row.is_moving(), "partition {partition} is on the move: +{:?} -{:?}", row.joining, row.leaving);
+        ensure!(
+            dead.is_empty(),
+            "partition {partition} is held by {dead:?}, which is not active"
+        );
+        ensure!(
+            !row.is_moving(),
+            "partition {partition} is on the move: +{:?} -{:?}",
+            row.joining,
+            row.leaving
+        );
         ensure!(
             holders.len() == copies,
             "partition {partition} has {} copies, expected {copies}",
             holders.len()
         );
-        ensure!(!row.behind.contains(primary), "the primary of partition {partition}, {primary}, is behind");
-        ensure!(row.behind.is_empty(), "partition {partition} is not current on {:?}", row.behind);
+        ensure!(
+            !row.behind.contains(primary),
+            "the primary of partition {partition}, {primary}, is behind"
+        );
+        ensure!(
+            row.behind.is_empty(),
+            "partition {partition} is not current on {:?}",
+            row.behind
+        );
     }
     Ok(())
 }
@@ -77,7 +120,10 @@ pub(crate) fn balanced(view: &View, expected: &BTreeSet<&str>) -> anyhow::Result
         most - counts.iter().min().copied().unwrap_or_default()
     };
     let of_copies = spread(expected.iter().map(copies).collect());
-    ensure!(of_copies <= 1, "copies are not balanced: {of_copies} between the most and the fewest");
+    ensure!(
+        of_copies <= 1,
+        "copies are not balanced: {of_copies} between the most and the fewest"
+    );
     let of_primaries = spread(expected.iter().map(primaries).collect());
     ensure!(
         of_primaries <= 1,
@@ -109,7 +155,11 @@ pub(crate) mod tests {
     /// A view of `nodes`, all active, whose partitions have the holders given, primary first.
     pub(crate) fn view(nodes: &[&str], partitions: &[&[&str]]) -> View {
         let node = |id: &&str| {
-            let row = NodeRow { status: "active".into(), address: format!("{id}:1"), kv: None };
+            let row = NodeRow {
+                status: "active".into(),
+                address: format!("{id}:1"),
+                kv: None,
+            };
             ((*id).to_owned(), row)
         };
         let partition = |holders: &&[&str]| PartitionRow {
@@ -141,8 +191,14 @@ pub(crate) mod tests {
     #[test]
     fn what_is_wrong_is_named() {
         assert_eq!(judge(|_| {}), "healed");
-        assert_eq!(judge(|v| v.partitions[1].primary = None), "partition 1 has no primary");
-        assert_eq!(judge(|v| v.partitions[0].replicas = vec![]), "partition 0 has 1 copies, expected 2");
+        assert_eq!(
+            judge(|v| v.partitions[1].primary = None),
+            "partition 1 has no primary"
+        );
+        assert_eq!(
+            judge(|v| v.partitions[0].replicas = vec![]),
+            "partition 0 has 1 copies, expected 2"
+        );
         assert_eq!(
             judge(|v| v.partitions[0].replicas = vec!["a".into()]),
             "partition 0 names a node twice: [\"a\", \"a\"]"
@@ -152,7 +208,10 @@ pub(crate) mod tests {
             "partition 2 is not current on [\"a\"]"
         );
         assert!(judge(|v| v.partitions[2].joining = vec!["b".into()]).contains("on the move"));
-        assert!(judge(|v| v.nodes.get_mut("b").unwrap().status = "down".into()).starts_with("active are"));
+        assert!(
+            judge(|v| v.nodes.get_mut("b").unwrap().status = "down".into())
+                .starts_with("active are")
+        );
         assert!(judge(|v| v.partitions[1].primary = Some("a".into())).contains("not balanced"));
     }
 
@@ -161,16 +220,29 @@ pub(crate) mod tests {
         let mut other = good();
         other.epoch = 8;
         let views = [("a".to_owned(), good()), ("b".to_owned(), other)].into();
-        assert_eq!(agreed(&views).unwrap_err().to_string(), "a is at epoch 7, b at 8");
+        assert_eq!(
+            agreed(&views).unwrap_err().to_string(),
+            "a is at epoch 7, b at 8"
+        );
         let mut other = good();
         other.partitions[1].replicas.clear();
         let views = [("a".to_owned(), good()), ("b".to_owned(), other)].into();
-        assert!(agreed(&views).unwrap_err().to_string().contains("differ about partition 1"));
+        assert!(
+            agreed(&views)
+                .unwrap_err()
+                .to_string()
+                .contains("differ about partition 1")
+        );
     }
 
     #[test]
     fn a_dead_primary_does_not_serve() {
         assert!(served(&good(), "x").is_ok());
-        assert!(served(&good(), "a").unwrap_err().to_string().contains("partition 0 is still a"));
+        assert!(
+            served(&good(), "a")
+                .unwrap_err()
+                .to_string()
+                .contains("partition 0 is still a")
+        );
     }
 }

@@ -23,15 +23,26 @@ impl Input {
             Some(file) => {
                 let content = std::fs::read(file)
                     .with_context(|| format!("cannot read the input {}", file.display()))?;
-                let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+                let name = file
+                    .file_name()
+                    .unwrap_or_default()
+                    .to_string_lossy()
+                    .into_owned();
                 Self {
                     origin: format!("the lines of {}", file.display()),
                     records: lines(&name, &content),
                 }
             }
-            None => Self { origin: "the files of this repository".to_owned(), records: files()? },
+            None => Self {
+                origin: "the files of this repository".to_owned(),
+                records: files()?,
+            },
         };
-        ensure!(!input.records.is_empty(), "there is nothing to load in {}", input.origin);
+        ensure!(
+            !input.records.is_empty(),
+            "there is nothing to load in {}",
+            input.origin
+        );
         Ok(input)
     }
 
@@ -47,7 +58,9 @@ fn lines(name: &str, content: &[u8]) -> Vec<(String, Vec<u8>)> {
         return Vec::new();
     }
     let numbered = content.split(|byte| *byte == b'\n').enumerate();
-    numbered.map(|(at, line)| (format!("{name}:{}", at + 1), line.to_vec())).collect()
+    numbered
+        .map(|(at, line)| (format!("{name}:{}", at + 1), line.to_vec()))
+        .collect()
 }
 
 fn files() -> anyhow::Result<Vec<(String, Vec<u8>)>> {
@@ -84,7 +97,12 @@ mod tests {
         let error = Input::read(Some(Path::new("no/such/file.txt"))).unwrap_err();
         assert!(error.to_string().contains("no/such/file.txt"), "{error}");
         let empty = tempfile::NamedTempFile::new().unwrap();
-        assert!(Input::read(Some(empty.path())).unwrap_err().to_string().contains("nothing to load"));
+        assert!(
+            Input::read(Some(empty.path()))
+                .unwrap_err()
+                .to_string()
+                .contains("nothing to load")
+        );
     }
 
     #[test]

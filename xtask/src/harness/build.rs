@@ -43,8 +43,13 @@ fn executable(line: &str) -> Option<PathBuf> {
     let message: Value = serde_json::from_str(line).ok()?;
     let is_ours = message["reason"] == "compiler-artifact"
         && message["target"]["name"] == PROGRAM
-        && message["target"]["kind"].as_array()?.iter().any(|kind| kind == "bin");
-    is_ours.then(|| message["executable"].as_str().map(PathBuf::from)).flatten()
+        && message["target"]["kind"]
+            .as_array()?
+            .iter()
+            .any(|kind| kind == "bin");
+    is_ours
+        .then(|| message["executable"].as_str().map(PathBuf::from))
+        .flatten()
 }
 
 #[cfg(test)]
@@ -58,7 +63,10 @@ mod tests {
                 r#"{{"reason":"compiler-artifact","target":{{"name":"{name}","kind":["{kind}"]}},"executable":"target/debug/{name}"}}"#
             )
         };
-        assert_eq!(executable(&message("kv", "bin")), Some(PathBuf::from("target/debug/kv")));
+        assert_eq!(
+            executable(&message("kv", "bin")),
+            Some(PathBuf::from("target/debug/kv"))
+        );
         assert_eq!(executable(&message("embed", "bin")), None);
         assert_eq!(executable(&message("kv", "lib")), None);
         assert_eq!(executable("   Compiling kv"), None);

@@ -19,7 +19,9 @@ use clusterkit_http::client::HttpClient;
 use tempfile::TempDir;
 
 pub(crate) use build::build_kv;
-pub(crate) use observe::{NodeRow, PartitionRow, View};
+#[cfg(test)]
+pub(crate) use observe::NodeRow;
+pub(crate) use observe::{PartitionRow, View};
 use ports::free_port;
 use process::Process;
 
@@ -166,7 +168,12 @@ impl Cluster {
         if !member.seeds.is_empty() {
             env.push(("JOIN_ADDR", member.seeds.join(",")));
         }
-        member.process = Some(Process::start(&binary, &["--store", store], &env, &member.log)?);
+        member.process = Some(Process::start(
+            &binary,
+            &["--store", store],
+            &env,
+            &member.log,
+        )?);
         member.paused = false;
         Ok(())
     }
@@ -180,7 +187,10 @@ impl Cluster {
     /// Kills `id` at once (SIGKILL), and waits until it is gone.
     pub(crate) fn kill(&mut self, id: &str) -> anyhow::Result<()> {
         let member = self.member_mut(id)?;
-        let process = member.process.take().with_context(|| format!("{id} is not running"))?;
+        let process = member
+            .process
+            .take()
+            .with_context(|| format!("{id} is not running"))?;
         member.paused = false;
         drop(process);
         Ok(())
@@ -189,7 +199,10 @@ impl Cluster {
     /// Asks `id` to stop (SIGTERM) and waits up to `limit` for it to end by itself.
     pub(crate) async fn stop(&mut self, id: &str, limit: Duration) -> anyhow::Result<()> {
         let member = self.member_mut(id)?;
-        let mut process = member.process.take().with_context(|| format!("{id} is not running"))?;
+        let mut process = member
+            .process
+            .take()
+            .with_context(|| format!("{id} is not running"))?;
         process.terminate()?;
         let watch = Stopwatch::start();
         while watch.elapsed() < limit {
@@ -207,7 +220,11 @@ impl Cluster {
     /// Stops the process of `id` from running, without ending it (SIGSTOP).
     pub(crate) fn pause(&mut self, id: &str) -> anyhow::Result<()> {
         let member = self.member_mut(id)?;
-        member.process.as_ref().with_context(|| format!("{id} is not running"))?.pause()?;
+        member
+            .process
+            .as_ref()
+            .with_context(|| format!("{id} is not running"))?
+            .pause()?;
         member.paused = true;
         Ok(())
     }
@@ -215,7 +232,11 @@ impl Cluster {
     /// Lets a paused process run on (SIGCONT).
     pub(crate) fn resume(&mut self, id: &str) -> anyhow::Result<()> {
         let member = self.member_mut(id)?;
-        member.process.as_ref().with_context(|| format!("{id} is not running"))?.resume()?;
+        member
+            .process
+            .as_ref()
+            .with_context(|| format!("{id} is not running"))?
+            .resume()?;
         member.paused = false;
         Ok(())
     }
@@ -243,11 +264,15 @@ impl Cluster {
 
     /// Returns the member `id`.
     pub(crate) fn member(&self, id: &str) -> anyhow::Result<&Member> {
-        self.members.get(id).with_context(|| format!("there is no member {id}"))
+        self.members
+            .get(id)
+            .with_context(|| format!("there is no member {id}"))
     }
 
     fn member_mut(&mut self, id: &str) -> anyhow::Result<&mut Member> {
-        self.members.get_mut(id).with_context(|| format!("there is no member {id}"))
+        self.members
+            .get_mut(id)
+            .with_context(|| format!("there is no member {id}"))
     }
 
     /// Returns every member, running or not, by id.
@@ -257,12 +282,20 @@ impl Cluster {
 
     /// Returns the ids of the members that run and are not paused.
     pub(crate) fn up(&self) -> Vec<String> {
-        self.members.values().filter(|member| member.is_up()).map(|m| m.id.clone()).collect()
+        self.members
+            .values()
+            .filter(|member| member.is_up())
+            .map(|m| m.id.clone())
+            .collect()
     }
 
     /// Returns the HTTP addresses of the members that run and are not paused.
     pub(crate) fn seeds(&self) -> Vec<String> {
-        self.members.values().filter(|member| member.is_up()).map(Member::address).collect()
+        self.members
+            .values()
+            .filter(|member| member.is_up())
+            .map(Member::address)
+            .collect()
     }
 
     /// Fails when a process that should run has ended by itself, with the end of its log.
@@ -274,7 +307,10 @@ impl Cluster {
             if let Some(status) = process.ended()? {
                 member.process = None;
                 let tail = log_tail(&member.log, 12);
-                bail!("{} ended by itself ({status}); the end of its log:\n{tail}", member.id);
+                bail!(
+                    "{} ended by itself ({status}); the end of its log:\n{tail}",
+                    member.id
+                );
             }
         }
         Ok(())
@@ -324,5 +360,9 @@ pub(crate) fn log_tail(log: &Path, lines: usize) -> String {
     let content = String::from_utf8_lossy(&content);
     let all: Vec<&str> = content.lines().collect();
     let from = all.len().saturating_sub(lines);
-    all[from..].iter().map(|line| format!("  | {line}")).collect::<Vec<_>>().join("\n")
+    all[from..]
+        .iter()
+        .map(|line| format!("  | {line}"))
+        .collect::<Vec<_>>()
+        .join("\n")
 }

@@ -4,9 +4,13 @@
 //! several views are right together is judged by `verdict`.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use clusterkit_core::id::{PartitionId, RaftId};
+use clusterkit_core::node::Node;
+use clusterkit_core::topology::Topology;
 use clusterkit_http::client::HttpRequest;
 use serde_json::Value;
 
@@ -67,20 +71,59 @@ impl PartitionRow {
 }
 
 impl View {
+    /// Reads a topology.
+    pub(crate) fn of(topology: &Topology) -> Self {
+        let ids = |nodes: Vec<&Node>| nodes.iter().map(|node| node.id.to_string()).collect();
+        let node = |node: &Arc<Node>| {
+            let row = NodeRow {
+                status: node.status.to_string(),
+                address: node.address.to_string(),
+                kv: node.services.get("kv").cloned(),
+            };
+            (node.id.to_string(), row)
+        };
+        let partition = |id: PartitionId| {
+            let current: Vec<RaftId> = topology.in_sync(id).map(|node| node.raft_id).collect();
+            let is_behind = |node: &&Node| !current.contains(&node.raft_id);
+            PartitionRow {
+                primary: topology.primary(id).map(|node| node.id.to_string()),
+                replicas: ids(topology.replicas(id).collect()),
+                joining: ids(topology.joining(id).collect()),
+                leaving: Vec::new(),
+                behind: ids(topology.members(id).filter(is_behind).collect()),
+            }
+        };
+        Self {
+            epoch: topology.epoch().0,
+            replication_factor: topology.replication_factor() as usize,
+            nodes: topology.nodes().iter().map(node).collect(),
+            partitions: topology.partitions().map(partition).collect(),
+        }
+    }
+
     /// Returns the ids of the nodes that may hold partitions.
     pub(crate) fn active(&self) -> BTreeSet<&str> {
-        let active = self.nodes.iter().filter(|(_, node)| node.status == "active");
+        let active = self
+            .nodes
+            .iter()
+            .filter(|(_, node)| node.status == "active");
         active.map(|(id, _)| id.as_str()).collect()
     }
 
     /// Returns how many partitions `node` is primary of.
     pub(crate) fn primaries_of(&self, node: &str) -> usize {
-        self.partitions.iter().filter(|row| row.primary.as_deref() == Some(node)).count()
+        self.partitions
+            .iter()
+            .filter(|row| row.primary.as_deref() == Some(node))
+            .count()
     }
 
     /// Returns how many partitions `node` is a replica of.
     pub(crate) fn replicas_of(&self, node: &str) -> usize {
-        self.partitions.iter().filter(|row| row.replicas.iter().any(|id| id == node)).count()
+        self.partitions
+            .iter()
+            .filter(|row| row.replicas.iter().any(|id| id == node))
+            .count()
     }
 
     /// Returns how many copies exist here that did not exist in `before`.
@@ -175,7 +218,9 @@ impl Cluster {
         let mut newest: Option<View> = None;
         for id in self.up() {
             if let Ok(view) = self.view_of(&id).await
-                && newest.as_ref().is_none_or(|newest| view.epoch > newest.epoch)
+                && newest
+                    .as_ref()
+                    .is_none_or(|newest| view.epoch > newest.epoch)
             {
                 newest = Some(view);
             }
@@ -185,7 +230,11 @@ impl Cluster {
 
     /// Asks for `id` to be drained: its data moves away, then it may stop.
     pub(crate) async fn drain(&self, id: &str) -> anyhow::Result<()> {
-        let through = self.up().into_iter().find(|up| up != id).context("no other node runs")?;
+        let through = self
+            .up()
+            .into_iter()
+            .find(|up| up != id)
+            .context("no other node runs")?;
         let address = self.member(&through)?.address();
         let request = HttpRequest::post(format!("/v1/nodes/{id}/drain")).within(LOOK_LIMIT);
         let answer = self.http.send(&address, request).await?;
@@ -205,9 +254,14 @@ impl Cluster {
         let path = format!("/kv/migrate?partition=partition-{partition}");
         let request = HttpRequest::get(path).within(LOOK_LIMIT);
         let document: Value = self.http.json(kv_address, request).await?;
-        let keys = document["keys"].as_object().context("no `keys` in the answer")?;
+        let keys = document["keys"]
+            .as_object()
+            .context("no `keys` in the answer")?;
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        Ok(keys.iter().map(|(key, value)| (key.clone(), text(value))).collect())
+        Ok(keys
+            .iter()
+            .map(|(key, value)| (key.clone(), text(value)))
+            .collect())
     }
 }
 

@@ -27,7 +27,10 @@ pub(super) fn free_port() -> anyhow::Result<u16> {
             return Ok(port);
         }
     }
-    bail!("no free port on 127.0.0.1 between {FIRST} and {}", FIRST + COUNT - 1);
+    bail!(
+        "no free port on 127.0.0.1 between {FIRST} and {}",
+        FIRST + COUNT - 1
+    );
 }
 
 #[cfg(test)]

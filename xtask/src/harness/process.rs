@@ -83,7 +83,9 @@ impl Process {
 
     /// Returns how the process ended, if it has.
     pub(super) fn ended(&mut self) -> anyhow::Result<Option<ExitStatus>> {
-        self.child.try_wait().context("cannot look at a process of ours")
+        self.child
+            .try_wait()
+            .context("cannot look at a process of ours")
     }
 
     fn signal(&self, signal: Signal) -> anyhow::Result<()> {
@@ -115,8 +117,17 @@ fn is_option_of_a_node(name: &str) -> bool {
     name.starts_with("CLUSTERKIT_")
         || matches!(
             name,
-            "NODE_ID" | "NODE_NAME" | "HTTP_ADDR" | "HTTP_PORT" | "RAFT_ADDR" | "KV_PORT"
-                | "JOIN_ADDR" | "BOOTSTRAP" | "DATA_DIR" | "CLUSTER_NAME" | "PARTITION_COUNT"
+            "NODE_ID"
+                | "NODE_NAME"
+                | "HTTP_ADDR"
+                | "HTTP_PORT"
+                | "RAFT_ADDR"
+                | "KV_PORT"
+                | "JOIN_ADDR"
+                | "BOOTSTRAP"
+                | "DATA_DIR"
+                | "CLUSTER_NAME"
+                | "PARTITION_COUNT"
                 | "REPLICATION_FACTOR"
         )
 }

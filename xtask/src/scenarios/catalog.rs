@@ -1,0 +1,390 @@
+//! The scenarios: how a cluster is formed, what happens to it, and that it must heal.
+//!
+//! Each ends in the same place, [`Test::settle`]: every node shows the same whole and balanced map,
+//! writes flow, and every acknowledged record is readable and on every copy.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use clap::ValueEnum;
+use indicatif::ProgressBar;
+
+use super::audit;
+use super::writer::Writer;
+use crate::harness::{Cluster, Store};
+use crate::kv::Records;
+use crate::random::Random;
+use crate::verdict;
+
+/// How long a cluster may take to heal.
+const HEAL_LIMIT: Duration = Duration::from_secs(60);
+/// How long a failover may take until every partition has a live primary.
+const FAILOVER_LIMIT: Duration = Duration::from_secs(30);
+/// How many further writes must be acknowledged before going on.
+const WRITES: usize = 40;
+
+/// What happens to a cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Scenario {
+    #[value(name = "form-1")]
+    Form1,
+    #[value(name = "form-3")]
+    Form3,
+    #[value(name = "form-5")]
+    Form5,
+    JoinOneByOne,
+    JoinAllAtOnce,
+    KillFollower,
+    KillLeader,
+    Pause,
+    KillAllRestartAll,
+    WipeOneDisk,
+    RejoinOtherAddress,
+    Drain,
+}
+
+impl Scenario {
+    /// Returns the name on the command line.
+    pub(super) fn name(self) -> String {
+        let value = self.to_possible_value();
+        value
+            .map(|value| value.get_name().to_owned())
+            .unwrap_or_default()
+    }
+
+    /// Says what happens.
+    pub(super) fn about(self) -> &'static str {
+        match self {
+            Self::Form1 => "one node forms a cluster",
+            Self::Form3 => "three nodes start at once, each with the list of all three",
+            Self::Form5 => "five nodes start at once, each with the list of all five",
+            Self::JoinOneByOne => "a cluster of one grows node by node, under load",
+            Self::JoinAllAtOnce => "all others join a cluster of one at the same time, under load",
+            Self::KillFollower => "kill -9 of a follower, restart on its disk",
+            Self::KillLeader => "kill -9 of the Raft leader, restart on its disk",
+            Self::Pause => "SIGSTOP of a node until it is replaced, then SIGCONT",
+            Self::KillAllRestartAll => "kill -9 of every node, restart of every node",
+            Self::WipeOneDisk => "kill -9 of a node, its disk is lost, it comes back empty",
+            Self::RejoinOtherAddress => "kill -9 of a node, restart on its disk with other ports",
+            Self::Drain => "a node is drained under load and then stopped",
+        }
+    }
+
+    /// Returns how many nodes take part when the command line names none, and the fewest.
+    const fn nodes(self) -> (usize, usize) {
+        match self {
+            Self::Form1 => (1, 1),
+            Self::Form5 => (5, 5),
+            Self::JoinOneByOne | Self::JoinAllAtOnce => (4, 2),
+            Self::Drain => (4, 4),
+            Self::Form3
+            | Self::KillFollower
+            | Self::KillLeader
+            | Self::Pause
+            | Self::KillAllRestartAll
+            | Self::WipeOneDisk
+            | Self::RejoinOtherAddress => (3, 3),
+        }
+    }
+
+    /// Tells whether the number of nodes is part of the scenario's name.
+    const fn is_fixed(self) -> bool {
+        matches!(self, Self::Form1 | Self::Form3 | Self::Form5)
+    }
+}
+
+/// One run of one scenario.
+#[derive(Debug)]
+pub(super) struct Test {
+    cluster: Cluster,
+    scenario: Scenario,
+    seed: u64,
+    ids: Vec<String>,
+    random: Random,
+    records: Option<Arc<Records>>,
+    writer: Option<Writer>,
+    progress: ProgressBar,
+}
+
+impl Test {
+    /// Prepares a run; `nodes` of 0 means the scenario's own number.
+    pub(super) fn new(
+        binary: &Path,
+        store: Store,
+        scenario: Scenario,
+        seed: u64,
+        nodes: usize,
+        progress: ProgressBar,
+    ) -> anyhow::Result<Self> {
+        let (usual, fewest) = scenario.nodes();
+        let count = if nodes == 0 || scenario.is_fixed() {
+            usual
+        } else {
+            nodes.max(fewest)
+        };
+        let mut cluster = Cluster::new(binary, store)?;
+        let ids: Vec<String> = (1..=count).map(|number| format!("node-{number}")).collect();
+        for id in &ids {
+            cluster.add(id)?;
+        }
+        let random = Random::new(seed);
+        let (records, writer) = (None, None);
+        Ok(Self {
+            cluster,
+            scenario,
+            seed,
+            ids,
+            random,
+            records,
+            writer,
+            progress,
+        })
+    }
+
+    /// Keeps logs and data, and says where.
+    pub(super) fn keep_directory(&mut self) -> PathBuf {
+        self.cluster.keep_directory()
+    }
+
+    /// Says how much was written.
+    pub(super) fn summary(&self) -> String {
+        let writes = self
+            .writer
+            .as_ref()
+            .map(Writer::summary)
+            .unwrap_or_default();
+        format!("{} nodes, {writes}", self.ids.len())
+    }
+
+    /// Runs the scenario to its end.
+    pub(super) async fn run(&mut self) -> anyhow::Result<()> {
+        match self.scenario {
+            Scenario::Form1 | Scenario::Form3 | Scenario::Form5 => self.form().await?,
+            Scenario::JoinOneByOne => self.join_one_by_one().await?,
+            Scenario::JoinAllAtOnce => self.join_all_at_once().await?,
+            Scenario::KillFollower => self.kill_follower().await?,
+            Scenario::KillLeader => self.kill_leader().await?,
+            Scenario::Pause => self.pause().await?,
+            Scenario::KillAllRestartAll => self.kill_all_restart_all().await?,
+            Scenario::WipeOneDisk => self.wipe_one_disk().await?,
+            Scenario::RejoinOtherAddress => self.rejoin_other_address().await?,
+            Scenario::Drain => self.drain().await?,
+        }
+        self.settle().await
+    }
+
+    /// Starts all nodes at once, each with the same list; the first of the list forms the cluster.
+    async fn form(&mut self) -> anyhow::Result<()> {
+        let seeds: Vec<String> = self
+            .cluster
+            .members()
+            .map(|member| member.address())
+            .collect();
+        for id in self.ids.clone() {
+            self.cluster.start(&id, &seeds)?;
+        }
+        self.healed("the cluster to form").await?;
+        self.write().await
+    }
+
+    async fn join_one_by_one(&mut self) -> anyhow::Result<()> {
+        self.first_node().await?;
+        for id in self.ids.clone().iter().skip(1) {
+            let seeds = self.cluster.seeds();
+            self.cluster.start(id, &seeds)?;
+            self.healed(&format!("{id} to hold its share")).await?;
+        }
+        Ok(())
+    }
+
+    async fn join_all_at_once(&mut self) -> anyhow::Result<()> {
+        self.first_node().await?;
+        let seeds = self.cluster.seeds();
+        for id in self.ids.clone().iter().skip(1) {
+            self.cluster.start(id, &seeds)?;
+        }
+        Ok(())
+    }
+
+    async fn kill_follower(&mut self) -> anyhow::Result<()> {
+        self.form().await?;
+        let leader = self.leader().await?;
+        let followers: Vec<String> = self
+            .ids
+            .iter()
+            .filter(|id| **id != leader)
+            .cloned()
+            .collect();
+        let victim = self.random.pick(&followers).context("no follower")?.clone();
+        self.kill_and_restart(&victim).await
+    }
+
+    async fn kill_leader(&mut self) -> anyhow::Result<()> {
+        self.form().await?;
+        let leader = self.leader().await?;
+        self.kill_and_restart(&leader).await
+    }
+
+    async fn kill_and_restart(&mut self, victim: &str) -> anyhow::Result<()> {
+        self.cluster.kill(victim)?;
+        self.failed_over(victim).await?;
+        self.more_writes().await?;
+        self.cluster.restart(victim)
+    }
+
+    async fn pause(&mut self) -> anyhow::Result<()> {
+        self.form().await?;
+        let victim = self.any()?;
+        self.cluster.pause(&victim)?;
+        self.failed_over(&victim).await?;
+        self.more_writes().await?;
+        self.cluster.resume(&victim)
+    }
+
+    async fn kill_all_restart_all(&mut self) -> anyhow::Result<()> {
+        self.form().await?;
+        for id in self.ids.clone() {
+            self.cluster.kill(&id)?;
+        }
+        for id in self.ids.clone() {
+            self.cluster.restart(&id)?;
+        }
+        Ok(())
+    }
+
+    async fn wipe_one_disk(&mut self) -> anyhow::Result<()> {
+        self.form().await?;
+        let victim = self.any()?;
+        self.cluster.kill(&victim)?;
+        self.cluster.wipe(&victim)?;
+        self.failed_over(&victim).await?;
+        self.cluster.restart(&victim)
+    }
+
+    async fn rejoin_other_address(&mut self) -> anyhow::Result<()> {
+        self.form().await?;
+        let victim = self.any()?;
+        self.cluster.kill(&victim)?;
+        self.cluster.readdress(&victim)?;
+        let others = self.cluster.seeds();
+        self.failed_over(&victim).await?;
+        self.cluster.start(&victim, &others)
+    }
+
+    async fn drain(&mut self) -> anyhow::Result<()> {
+        self.form().await?;
+        let victim = self.any()?;
+        self.cluster.drain(&victim).await?;
+        self.note(&format!("draining {victim}"));
+        let look = async |cluster: &Cluster| {
+            let view = cluster.newest_view().await?;
+            let holds = view.primaries_of(&victim) + view.replicas_of(&victim);
+            ensure!(holds == 0, "{victim} still holds {holds} copies");
+            Ok(())
+        };
+        self.cluster
+            .wait_until("the drained node to be empty", HEAL_LIMIT, look)
+            .await?;
+        self.more_writes().await?;
+        self.cluster.stop(&victim, Duration::from_secs(10)).await
+    }
+
+    /// Starts the first node alone, and the writer.
+    async fn first_node(&mut self) -> anyhow::Result<()> {
+        let first = self.ids.first().context("no node")?.clone();
+        self.cluster.start(&first, &[])?;
+        self.healed("the first node").await?;
+        self.write().await
+    }
+
+    /// Starts the writer and waits until it has written.
+    async fn write(&mut self) -> anyhow::Result<()> {
+        let records = Arc::new(Records::connect(&self.cluster.seeds()).await?);
+        self.writer = Some(Writer::start(&records, &self.scenario.name(), self.seed));
+        self.records = Some(records);
+        self.more_writes().await
+    }
+
+    /// Waits until further writes are acknowledged.
+    async fn more_writes(&mut self) -> anyhow::Result<()> {
+        self.note("waiting for writes");
+        let Some(writer) = &self.writer else {
+            return Ok(());
+        };
+        let wanted = writer.acknowledged() + WRITES;
+        let look = async |_: &Cluster| {
+            let done = writer.acknowledged();
+            ensure!(
+                done >= wanted,
+                "{done} of {wanted} acknowledged; {}",
+                writer.last_error()
+            );
+            Ok(())
+        };
+        self.cluster
+            .wait_until("writes to be acknowledged", HEAL_LIMIT, look)
+            .await?;
+        Ok(())
+    }
+
+    /// Waits until every partition is served by somebody else than `victim`.
+    async fn failed_over(&mut self, victim: &str) -> anyhow::Result<()> {
+        self.note(&format!("waiting for the failover of {victim}"));
+        let look = async |cluster: &Cluster| {
+            let views = cluster.views().await?;
+            verdict::agreed(&views)?;
+            views
+                .values()
+                .try_for_each(|view| verdict::served(view, victim))
+        };
+        let what = format!("every partition of {victim} to be served by another node");
+        self.cluster.wait_until(&what, FAILOVER_LIMIT, look).await?;
+        Ok(())
+    }
+
+    /// Waits until every running node shows the same healed cluster.
+    async fn healed(&mut self, what: &str) -> anyhow::Result<()> {
+        self.note(&format!("waiting for {what}"));
+        let look =
+            async |cluster: &Cluster| verdict::healed(&cluster.views().await?, &cluster.up());
+        self.cluster.wait_until(what, HEAL_LIMIT, look).await?;
+        Ok(())
+    }
+
+    /// Waits until the cluster has healed, and checks everything that must hold then.
+    async fn settle(&mut self) -> anyhow::Result<()> {
+        self.healed("the cluster to heal").await?;
+        self.more_writes().await?;
+        let writer = self.writer.as_mut().context("nothing was written")?;
+        let acknowledged = writer.finish().await?;
+        self.healed("the cluster to stay whole").await?;
+        let records = Arc::clone(self.records.as_ref().context("no client")?);
+        self.note(&format!("reading {} records back", acknowledged.len()));
+        audit::readable(&records, &acknowledged).await?;
+        self.note("comparing every copy");
+        let view = self.cluster.newest_view().await?;
+        audit::on_every_copy(&self.cluster, &records, &view, &acknowledged).await
+    }
+
+    async fn leader(&mut self) -> anyhow::Result<String> {
+        let look = async |cluster: &Cluster| cluster.leader().await.map(|_| ());
+        self.cluster
+            .wait_until("one leader", FAILOVER_LIMIT, look)
+            .await?;
+        self.cluster.leader().await
+    }
+
+    fn any(&mut self) -> anyhow::Result<String> {
+        Ok(self.random.pick(&self.ids).context("no node")?.clone())
+    }
+
+    fn note(&self, what: &str) {
+        self.progress.set_message(format!(
+            "{} (seed {}): {what}",
+            self.scenario.name(),
+            self.seed
+        ));
+    }
+}
