@@ -11,6 +11,7 @@ use anyhow::{Context, bail};
 use clusterkit_core::id::{PartitionId, RaftId};
 use clusterkit_core::node::Node;
 use clusterkit_core::topology::Topology;
+use clusterkit_http::api::TopologyDocument;
 use clusterkit_http::client::HttpRequest;
 use serde_json::Value;
 
@@ -196,11 +197,13 @@ impl Cluster {
 
     /// Asks `id` for its view.
     pub(crate) async fn view_of(&self, id: &str) -> anyhow::Result<View> {
-        let (status, document) = self.look(id, "/v1/topology").await?;
-        if status != 200 {
-            bail!("{id} answered {status} to /v1/topology: {document}");
-        }
-        read_view(&document).with_context(|| format!("the topology of {id} is not understood"))
+        let address = self.member(id)?.address();
+        let request = HttpRequest::get("/v1/topology").within(LOOK_LIMIT);
+        let document: TopologyDocument = self.http.json(&address, request).await?;
+        let topology = document.to_topology();
+        Ok(View::of(&topology.with_context(|| {
+            format!("the topology of {id} is not consistent")
+        })?))
     }
 
     /// Asks every running member for its view.
@@ -263,9 +266,4 @@ impl Cluster {
             .map(|(key, value)| (key.clone(), text(value)))
             .collect())
     }
-}
-
-fn read_view(document: &Value) -> anyhow::Result<View> {
-    let _ = document;
-    bail!("pending the document of /v1/topology")
 }
