@@ -289,7 +289,7 @@ impl<'a> Run<'a> {
 
     /// Fetches a newer topology unless one has arrived meanwhile. A failure is no failure of the
     /// call: it goes on with what is known.
-    async fn refresh(&self, wanted: Wanted<'_>) {
+    async fn refresh(&mut self, wanted: Wanted<'_>) {
         let current = self.call.client.topology();
         let newer = current.epoch() > self.topology.epoch();
         if newer && wanted.epoch.is_none_or(|epoch| current.epoch() >= epoch) {

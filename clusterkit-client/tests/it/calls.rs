@@ -388,3 +388,15 @@ async fn writes_go_to_members_that_live_and_to_joining_nodes() {
     ];
     assert_eq!(set, expected);
 }
+
+/// A call is spawned like any other work, so its future must be `Send`.
+#[tokio::test]
+async fn a_call_can_be_spawned() {
+    fn spawnable<T: Send>(work: T) -> T {
+        work
+    }
+    let (_nodes, _cluster, client) = three(Manner::Streams).await;
+    let call = client.call(b"k");
+    let reply = spawnable(call.send(|_| async { Ok::<_, Failure>(7) })).await;
+    assert_eq!(reply.unwrap(), 7);
+}
