@@ -9,18 +9,39 @@
 //! Nothing here performs a move: the result is a target. How a plan is carried out, step by step,
 //! is the business of the cluster state and the migration engine.
 
+mod certificate;
+#[allow(
+    clippy::cast_possible_truncation,
+    reason = "`PlacementInput::validate` bounds nodes by u16 and partitions times row length by u32"
+)]
+mod flow;
 mod input;
-#[expect(dead_code, reason = "used by the strategies that follow")]
+mod minimal;
 mod mix;
 mod outcome;
+#[allow(
+    clippy::cast_possible_truncation,
+    reason = "`PlacementInput::validate` bounds nodes by u16 and partitions times row length by u32"
+)]
+mod primary;
+mod problem;
 mod rows;
+mod stage;
+mod systematic;
+mod targets;
+mod verify;
 
 pub use input::{
     PLACEMENT_FACTOR_MAX, PLACEMENT_INDICES_MAX, PLACEMENT_NODES_MAX, PlacementError,
     PlacementInput, PlacementNode, PlacementPolicy, Standing, TOLERANCE_PERMILLE_MAX,
 };
-pub use outcome::{Certificate, Placement, PlacementFlags, PlacementStats, changes};
+pub use minimal::MinimalMove;
+pub use outcome::{
+    Certificate, LEAD_CHANGE_COST, LEAD_VIOLATION_COST, Placement, PlacementFlags, PlacementStats,
+    changes,
+};
 pub use rows::{NO_NODE, Rows};
+pub use verify::{Verdict, VerifyError, verify};
 
 /// Decides which nodes hold and lead each partition.
 ///
@@ -46,5 +67,8 @@ pub trait PlacementStrategy: Send + Sync + core::fmt::Debug {
     ///
     /// # Errors
     /// [`PlacementError`] when the input is beyond a limit.
-    fn failover(&self, input: &PlacementInput, live: &[bool]) -> Result<Placement, PlacementError>;
+    fn failover(&self, input: &PlacementInput, live: &[bool]) -> Result<Placement, PlacementError> {
+        input.validate()?;
+        Ok(primary::failover(input, live))
+    }
 }

@@ -9,6 +9,13 @@ use serde::{Deserialize, Serialize};
 use super::input::PlacementInput;
 use super::rows::Rows;
 
+/// What a change of a primary costs in the units of [`Certificate::primary_prices`]. A leader that
+/// holds no data yet, where another member does, costs one more.
+pub const LEAD_CHANGE_COST: i64 = 1 << 20;
+/// What every partition led above or below a node's share costs in the same units: more than any
+/// number of changes.
+pub const LEAD_VIOLATION_COST: i64 = 1 << 42;
+
 /// The answer of a strategy.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
@@ -86,7 +93,7 @@ pub struct PlacementFlags {
 
 /// What proves a placement: prices for which no valid placement can be cheaper.
 ///
-/// Node vectors follow the order of [`PlacementInput::nodes`]. See [`verify`](super) for
+/// Node vectors follow the order of [`PlacementInput::nodes`]. See [`verify`](super::verify()) for
 /// the inequalities.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
@@ -94,13 +101,14 @@ pub struct Certificate {
     /// Per node the price of one replica there, in copies: what the solver would pay to have the
     /// load of the node raised by one.
     pub replica_prices: Vec<i32>,
-    /// Per node the price of leading one partition, in the units of [`verify`](super).
+    /// Per node the price of leading one partition, in the units of [`LEAD_CHANGE_COST`].
     pub primary_prices: Vec<i64>,
     /// The replicas a zone may hold of one partition, as applied.
     pub per_zone: u32,
     /// The water level of the fair shares: load per unit of weight as numerator and denominator.
     pub level: (u128, u128),
-    /// Zones whose shares have a level of their own, as `(first node of the zone, level)`.
+    /// Zones at one of their bounds, whose shares have a level of their own: a node of the zone
+    /// and the level.
     pub zone_levels: Vec<(u16, (u128, u128))>,
 }
 

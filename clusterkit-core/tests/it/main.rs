@@ -5,3 +5,4 @@
 )]
 
 mod hashing;
+mod placement;

@@ -1,0 +1,273 @@
+//! [`MinimalMove`]: the default strategy, exact in balance and movement.
+//!
+//! Puts the rooms together: problem, targets, flow, primaries, certificate, check, staging. Each
+//! can fail only by a bug or an exhausted budget, and then the systematic layout takes its place.
+
+use alloc::vec::Vec;
+
+use super::certificate::certificate;
+use super::flow::{Budget, FlowStats, ReplicaFlow, Stuck};
+use super::input::{PlacementError, PlacementInput};
+use super::outcome::{Certificate, Placement, PlacementStats};
+use super::primary::{self, Primaries};
+use super::problem::Problem;
+use super::rows::{NO_NODE, Rows};
+use super::targets::{Targets, targets};
+use super::verify::verify;
+use super::{PlacementStrategy, stage, systematic};
+
+/// The least work limit, and what is added per replica wanted and per node.
+const WORK_LEAST: u64 = 1 << 26;
+const WORK_PER_UNIT: u64 = 1 << 12;
+
+/// Finds the placement that is balanced exactly and reached with the fewest copies.
+///
+/// - Every partition has as many replicas as asked for, on different nodes, spread over zones as
+///   evenly as the zones allow.
+/// - The load of every node is the floor or the ceiling of its share by weight.
+/// - No placement with these properties needs fewer copies. Always; the certificate proves it.
+/// - Primaries are balanced by weight; on the rows found, no fewer of them could change.
+///
+/// It does not know sizes or traffic of partitions: all count as equal.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct MinimalMove;
+
+impl MinimalMove {
+    /// Returns the strategy. It has no settings: wishes are part of the input.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self
+    }
+}
+
+impl PlacementStrategy for MinimalMove {
+    fn name(&self) -> &'static str {
+        "minimal_move"
+    }
+
+    fn place(&self, input: &PlacementInput) -> Result<Placement, PlacementError> {
+        input.validate()?;
+        let problem = Problem::new(input);
+        let targets = targets(&problem);
+        let mut placement = match solve(&problem, &targets) {
+            Ok(solution) => assemble(&problem, solution),
+            Err(spent) => fall_back(&problem, &targets, spent),
+        };
+        if !placement.flags.fallback && verify(input, &placement).is_err() {
+            placement = fall_back(&problem, &targets, placement.stats.work);
+        }
+        describe(&problem, &targets, &mut placement);
+        if let Some(limit) = input.policy.max_moves
+            && placement.moves > limit
+        {
+            placement.stage = Some(stage::towards(input, &placement.rows, limit));
+        }
+        Ok(placement)
+    }
+}
+
+/// What the solver found, in ranks.
+struct Solution {
+    rows: Rows,
+    primaries: Primaries,
+    certificate: Option<Certificate>,
+    stats: FlowStats,
+    work: u64,
+}
+
+fn solve(problem: &Problem<'_>, targets: &Targets) -> Result<Solution, u64> {
+    let units = problem.partitions as u64 * (problem.factor as u64 + 1) + problem.nodes() as u64;
+    let budget = Budget {
+        spent: 0,
+        limit: problem
+            .input
+            .policy
+            .work_limit
+            .unwrap_or(WORK_LEAST + WORK_PER_UNIT * units),
+    };
+    let mut flow = ReplicaFlow::new(problem, targets, budget);
+    let solved = flow.run().and_then(|()| match problem.factor {
+        0 => Ok(Vec::new()),
+        _ => flow.potentials(),
+    });
+    let (stats, mut budget) = flow.stats();
+    let finish = |budget: &mut Budget| -> Result<Solution, Stuck> {
+        let prices = solved?;
+        let rows = all_rows(problem, |row, members| members.extend(flow.members(row)));
+        let primaries = primary::choose(problem, targets, &rows, budget)?;
+        Ok(Solution {
+            certificate: Some(certificate(problem, targets, &prices, &primaries.prices)),
+            rows,
+            primaries,
+            stats,
+            work: 0,
+        })
+    };
+    let result = finish(&mut budget);
+    result
+        .map(|solution| Solution {
+            work: budget.spent,
+            ..solution
+        })
+        .map_err(|_| budget.spent)
+}
+
+/// Collects the rows of all partitions in ranks, ascending: free ones from `members`, frozen ones
+/// as they are.
+fn all_rows(problem: &Problem<'_>, members: impl Fn(usize, &mut Vec<u16>)) -> Rows {
+    let mut rows = Rows::with_capacity(problem.partitions, problem.factor);
+    let mut row = Vec::with_capacity(problem.factor);
+    let mut free = 0;
+    for partition in 0..problem.partitions {
+        row.clear();
+        if problem.free.get(free).copied() == u32::try_from(partition).ok() {
+            members(free, &mut row);
+            free += 1;
+        } else {
+            row.extend(problem.held.members(partition));
+        }
+        row.sort_unstable();
+        rows.push(&row);
+    }
+    rows
+}
+
+fn assemble(problem: &Problem<'_>, solution: Solution) -> Placement {
+    let rows = present(problem, &solution.rows, &solution.primaries.chosen);
+    let mut placement = Placement::new(problem.input, rows);
+    placement.certificate = solution.certificate;
+    placement.stats = PlacementStats {
+        primary_violation: solution.primaries.violation,
+        direct: solution.stats.direct,
+        rounds: solution.stats.rounds,
+        paths: solution.stats.paths,
+        longest: solution.stats.longest,
+        primary_rounds: solution.primaries.rounds,
+        work: solution.work,
+        ..PlacementStats::default()
+    };
+    placement
+}
+
+/// Takes the systematic layout, with primaries chosen exactly if that can be afforded.
+fn fall_back(problem: &Problem<'_>, targets: &Targets, spent: u64) -> Placement {
+    let layout = systematic::layout(problem, targets);
+    let rows = all_rows(problem, |row, members| {
+        members.extend_from_slice(&layout[row]);
+    });
+    let mut budget = Budget {
+        spent: 0,
+        limit: WORK_LEAST,
+    };
+    let primaries = primary::choose(problem, targets, &rows, &mut budget);
+    let chosen = match &primaries {
+        Ok(primaries) => primaries.chosen.clone(),
+        Err(_) => first_leaders(problem, &rows),
+    };
+    let mut placement = Placement::new(problem.input, present(problem, &rows, &chosen));
+    placement.flags.fallback = true;
+    placement.stats.work = spent;
+    placement
+}
+
+/// Chooses the present primary or else any member that may lead.
+fn first_leaders(problem: &Problem<'_>, rows: &Rows) -> Vec<u16> {
+    let leader = |partition: usize| {
+        let may_lead = |node: &u16| problem.may_lead[usize::from(*node)];
+        let present = problem.held.primary(partition).filter(may_lead);
+        let row = rows.row(partition);
+        present
+            .filter(|node| row.contains(node))
+            .or_else(|| row.iter().copied().find(may_lead))
+            .unwrap_or(NO_NODE)
+    };
+    (0..problem.partitions).map(leader).collect()
+}
+
+/// Translates rows into positions: the primary, then members that stay in their present order,
+/// then new ones by id. Frozen rows keep every member that exists, eligible or not.
+fn present(problem: &Problem<'_>, rows: &Rows, chosen: &[u16]) -> Rows {
+    let input = problem.input;
+    let mut table = Rows::with_capacity(problem.partitions, problem.factor);
+    let mut seen = alloc::vec![u32::MAX; input.nodes.len()];
+    let mut members: Vec<u16> = Vec::new();
+    for (partition, &leader) in chosen.iter().enumerate() {
+        let stamp = u32::try_from(partition).expect("invariant: partition counts fit u32");
+        let row = rows.row(partition);
+        members.clear();
+        for node in input.current.members(partition) {
+            let at = usize::from(node);
+            let Some(&rank) = problem.rank.get(at) else {
+                continue;
+            };
+            let stays = input.is_frozen(partition) || (rank != NO_NODE && row.contains(&rank));
+            if stays && seen[at] != stamp {
+                seen[at] = stamp;
+                members.push(node);
+            }
+        }
+        for &rank in row {
+            let node = problem.position[usize::from(rank)];
+            if seen[usize::from(node)] != stamp {
+                members.push(node);
+            }
+        }
+        let primary = problem
+            .pinned_primary(partition)
+            .or_else(|| problem.position.get(usize::from(leader)).copied());
+        let others = members.iter().copied();
+        table.push_led(primary, others.filter(|&node| Some(node) != primary));
+    }
+    table
+}
+
+/// Fills in what the targets say about the placement, whoever made the rows.
+fn describe(problem: &Problem<'_>, targets: &Targets, placement: &mut Placement) {
+    let flags = &mut placement.flags;
+    flags.unavailable = problem.factor == 0;
+    flags.under_replicated = problem.factor < problem.input.replication_factor as usize;
+    flags.zone_cap = problem.zones > 1 && targets.per_zone_least > 1;
+    flags.per_zone = targets.per_zone;
+    flags.overloaded = targets.overloaded;
+    flags.leaderless = placement
+        .rows
+        .iter()
+        .map(|row| u32::from(row.first() == Some(&NO_NODE)))
+        .sum();
+    let mut kept = alloc::vec![0; problem.nodes()];
+    let mut led = alloc::vec![0; problem.nodes()];
+    for &partition in &problem.free {
+        for node in problem.held.members(partition as usize) {
+            kept[usize::from(node)] += 1;
+        }
+    }
+    for partition in 0..problem.partitions {
+        if let Some(node) = problem.held.primary(partition) {
+            led[usize::from(node)] += 1;
+        }
+    }
+    let replicas = problem.free.len() * problem.factor;
+    if problem.factor > 0 {
+        placement.stats.moves_bound = bound(&kept, &targets.floor, &targets.ceil, replicas);
+        placement.stats.primary_bound = bound(
+            &led,
+            &targets.lead_floor,
+            &targets.lead_ceil,
+            problem.partitions,
+        );
+    }
+}
+
+/// Returns how many of `total` units must move at least, given what every node has.
+fn bound(kept: &[u32], floor: &[u32], ceil: &[u32], total: usize) -> u32 {
+    let floors: i64 = floor.iter().map(|&least| i64::from(least)).sum();
+    let (mut missing, mut absorbed) = (0, 0);
+    for node in 0..kept.len() {
+        let (have, least) = (i64::from(kept[node]), i64::from(floor[node]));
+        missing += (least - have).max(0);
+        absorbed += (have.min(i64::from(ceil[node])) - least).max(0);
+    }
+    let ceilings = i64::try_from(total).unwrap_or(i64::MAX) - floors;
+    u32::try_from(missing + (ceilings - absorbed).max(0)).unwrap_or(u32::MAX)
+}

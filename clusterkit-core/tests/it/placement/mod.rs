@@ -1,0 +1,6 @@
+//! Placement: everything PLACEMENT.md section 7 asks for.
+//!
+//! `scenario` builds inputs, `reference` knows the exact optima by other means, the rest asserts.
+
+mod golden;
+mod scenario;
