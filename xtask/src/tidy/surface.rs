@@ -60,15 +60,27 @@ pub(super) fn check(path: &str, content: &str) -> Vec<Finding> {
                 path,
                 findings: Vec::new(),
             };
-            surface.items(&file.items, &BTreeMap::new());
+            surface.items(&file.items, &Imports::default());
             surface.findings
         }
         Err(error) => vec![Finding::error(path, "parse", error.to_string())],
     }
 }
 
-/// Names brought into scope by `use`, and the dependency each comes from.
-type Imports = BTreeMap<String, String>;
+/// Names in scope that could be taken for a dependency or come from one.
+#[derive(Clone, Debug, Default)]
+struct Imports {
+    /// Names brought in by `use`, and the dependency each comes from.
+    foreign: BTreeMap<String, String>,
+    /// Modules of ours, some called as a dependency is: `mod http;`.
+    ours: BTreeSet<String>,
+}
+
+impl Imports {
+    fn is_foreign_crate(&self, name: &Ident) -> bool {
+        FOREIGN.iter().any(|foreign| name == foreign) && !self.ours.contains(&name.to_string())
+    }
+}
 
 struct Surface<'a> {
     path: &'a str,
@@ -80,11 +92,16 @@ impl Surface<'_> {
         let mut imports = outer.clone();
         let mut public = BTreeSet::new();
         for item in items {
+            if let Item::Mod(module) = item {
+                imports.ours.insert(module.ident.to_string());
+            }
+        }
+        for item in items {
             match item {
                 Item::Use(import) => {
                     collect_imports(&import.tree, None, &mut imports);
                     if is_public(&import.vis) {
-                        self.reexports(&import.tree);
+                        self.reexports(&import.tree, &imports);
                     }
                 }
                 Item::Struct(item) if is_public(&item.vis) => {
@@ -165,10 +182,13 @@ impl Surface<'_> {
         }
     }
 
-    fn reexports(&mut self, tree: &UseTree) {
-        let mut exported = Imports::new();
+    fn reexports(&mut self, tree: &UseTree, outer: &Imports) {
+        let mut exported = Imports {
+            foreign: BTreeMap::new(),
+            ours: outer.ours.clone(),
+        };
         collect_imports(tree, None, &mut exported);
-        for (name, root) in exported {
+        for (name, root) in exported.foreign {
             let message = format!("re-exports `{name}` of {root}");
             self.findings
                 .push(Finding::error(self.path, "foreign", message));
@@ -196,41 +216,49 @@ fn type_name(ty: &syn::Type) -> Option<String> {
     }
 }
 
-fn collect_imports(tree: &UseTree, root: Option<&str>, imports: &mut Imports) {
-    let foreign = |name: &Ident| FOREIGN.iter().any(|foreign| name == foreign);
+/// Where the names of a `use` come from.
+#[derive(Clone, Copy)]
+enum Root<'a> {
+    Foreign(&'a str),
+    Ours,
+}
+
+fn collect_imports(tree: &UseTree, root: Option<Root<'_>>, imports: &mut Imports) {
     match tree {
         UseTree::Path(path) => {
             let name = path.ident.to_string();
-            match root {
-                Some(root) => collect_imports(&path.tree, Some(root), imports),
-                None if foreign(&path.ident) => collect_imports(&path.tree, Some(&name), imports),
-                None => {} // ours or std's: `crate`, `self`, `std`, `clusterkit_core`
-            }
+            let root = match root {
+                Some(root) => root,
+                None if imports.is_foreign_crate(&path.ident) => Root::Foreign(&name),
+                None => Root::Ours, // or std's
+            };
+            collect_imports(&path.tree, Some(root), imports);
         }
         UseTree::Group(group) => {
             for tree in &group.items {
                 collect_imports(tree, root, imports);
             }
         }
-        UseTree::Name(name) => {
-            let found = root.map(str::to_owned);
-            let found = found.or_else(|| foreign(&name.ident).then(|| name.ident.to_string()));
-            if let Some(root) = found {
-                imports.insert(name.ident.to_string(), root);
-            }
+        UseTree::Name(name) => bind(&name.ident, &name.ident, root, imports),
+        UseTree::Rename(name) => bind(&name.ident, &name.rename, root, imports),
+        UseTree::Glob(_) => {}
+    }
+}
+
+/// Notes that `alias` stands for `name` below `root`.
+fn bind(name: &Ident, alias: &Ident, root: Option<Root<'_>>, imports: &mut Imports) {
+    let alias = alias.to_string();
+    match root {
+        Some(Root::Foreign(root)) => {
+            imports.foreign.insert(alias, root.to_owned());
         }
-        UseTree::Rename(name) => {
-            let found = root.map(str::to_owned);
-            let found = found.or_else(|| foreign(&name.ident).then(|| name.ident.to_string()));
-            if let Some(root) = found {
-                imports.insert(name.rename.to_string(), root);
-            }
+        Some(Root::Ours) => {
+            imports.ours.insert(alias);
         }
-        UseTree::Glob(_) => {
-            if let Some(root) = root {
-                imports.insert("*".to_owned(), root.to_owned());
-            }
+        None if imports.is_foreign_crate(name) => {
+            imports.foreign.insert(alias, name.to_string());
         }
+        None => {}
     }
 }
 
@@ -267,12 +295,9 @@ impl<'ast> Visit<'ast> for Names<'_, '_> {
     fn visit_path(&mut self, path: &'ast Path) {
         if let Some(first) = path.segments.first() {
             let name = first.ident.to_string();
-            let direct = path.segments.len() > 1 && FOREIGN.contains(&name.as_str());
-            let root = if direct {
-                Some(&name)
-            } else {
-                self.imports.get(&name)
-            };
+            let direct = path.segments.len() > 1 && self.imports.is_foreign_crate(&first.ident);
+            let imported = self.imports.foreign.get(&name).cloned();
+            let root = imported.or_else(|| direct.then_some(name));
             if let Some(root) = root {
                 let line = first.ident.span().start().line;
                 let place = format!("{}:{line}", self.surface.path);
@@ -323,6 +348,18 @@ mod tests {
         assert!(findings("use std::io::Request;\npub fn a(_: Request) {}").is_empty());
         assert_eq!(findings("pub use openraft::Raft;").len(), 1);
         assert!(findings("pub use crate::redb::Raft;").is_empty());
+    }
+
+    #[test]
+    fn a_module_of_ours_may_be_called_as_a_dependency() {
+        assert!(
+            findings("mod http; pub use http::Source; pub fn a(_: http::Source) {}").is_empty()
+        );
+        assert!(findings("use crate::http; pub fn a(_: http::Source) {}").is_empty());
+        assert_eq!(
+            findings("pub use http::Source; pub fn a(_: http::Source) {}").len(),
+            2
+        );
     }
 
     #[test]
