@@ -313,7 +313,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             .await?;
         let mut log = self.lock();
         log.forget(|index| index < from);
-        log.last = last_log_id.max(log.purged);
+        log.last = log.last.min(last_log_id).max(log.purged);
         log.durable_until = log.durable_until.min(from);
         Ok(())
     }

@@ -4,9 +4,19 @@
 //! what the two implementations that ship are held to; they find contract violations, not the
 //! loss of unsynced writes, which needs a simulated disk.
 
-use bytes::Bytes;
+use std::path::PathBuf;
+use std::sync::Arc;
 
+use bytes::Bytes;
+use clusterkit_core::id::RaftId;
+use openraft::testing::log::{StoreBuilder, Suite};
+
+use crate::log_store::LogStore;
+use crate::state_machine::StateMachine;
 use crate::storage::{LogRecord, Storage, StorageError, WriteOp};
+use crate::types::TypeConfig;
+use crate::view::ViewCell;
+use crate::writer::Writer;
 
 /// What a [`Storage`] did against its contract.
 #[derive(Debug, thiserror::Error)]
@@ -169,4 +179,76 @@ fn check_mixed(storage: &dyn Storage) -> Result<(), Violation> {
         &snapshot,
         &Some(Bytes::from_static(b"state")),
     )
+}
+
+/// Runs the Raft library's own storage suite on this crate's log store and state machine over the
+/// storages that `fresh` returns, each empty.
+///
+/// # Errors
+/// [`StorageError`] when a fresh storage cannot be used at all.
+///
+/// # Panics
+/// With the violated rule: the suite asserts.
+///
+/// # Cancel safety
+/// Dropping the future ends the run.
+pub async fn check_raft_storage<S: Storage>(
+    fresh: impl Fn() -> Result<S, StorageError> + Send + Sync,
+) -> Result<(), StorageError> {
+    must_be_empty(&fresh()?)?;
+    let outcome = Suite::<TypeConfig, LogStore, StateMachine, _, Guard>::test_all(Builder(fresh));
+    Box::pin(outcome)
+        .await
+        .map_err(|error| StorageError::Corrupted {
+            path: PathBuf::from("the storage under test"),
+            detail: error.to_string(),
+        })
+}
+
+fn must_be_empty(storage: &dyn Storage) -> Result<(), StorageError> {
+    match storage.log_bounds()? {
+        None => Ok(()),
+        Some((first, last)) => Err(StorageError::damaged(
+            storage,
+            format_args!("a fresh storage holds the log from {first} to {last}"),
+        )),
+    }
+}
+
+struct Builder<F>(F);
+
+/// Ends the writer thread when a test of the suite is over.
+struct Guard {
+    storage: Arc<dyn Storage>,
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.storage.close();
+    }
+}
+
+impl<S, F> StoreBuilder<TypeConfig, LogStore, StateMachine, Guard> for Builder<F>
+where
+    S: Storage,
+    F: Fn() -> Result<S, StorageError> + Send + Sync,
+{
+    async fn build(
+        &self,
+    ) -> Result<(Guard, LogStore, StateMachine), openraft::StorageError<TypeConfig>> {
+        let unusable = |error: &dyn std::error::Error| {
+            openraft::StorageError::read(
+                <TypeConfig as openraft::type_config::TypeConfigExt>::err_from_string(error),
+            )
+        };
+        let storage = (self.0)().map_err(|error| unusable(&error))?;
+        let storage: Arc<dyn Storage> = Arc::new(storage);
+        let writer = Writer::start(Arc::clone(&storage)).map_err(|error| unusable(&error))?;
+        let log = LogStore::open(Arc::clone(&storage), writer.clone())
+            .map_err(|error| unusable(&error))?;
+        let view = Arc::new(ViewCell::new(RaftId(1), Arc::default()));
+        let machine = StateMachine::open(Arc::clone(&storage), writer, view)
+            .map_err(|error| unusable(&error))?;
+        Ok((Guard { storage }, log, machine))
+    }
 }

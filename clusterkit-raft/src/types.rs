@@ -6,6 +6,7 @@
 use std::fmt;
 
 use bytes::Bytes;
+use clusterkit_core::command::{Applied, Rejected};
 use openraft::type_config::alias;
 use serde::de::{Error, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -14,7 +15,7 @@ openraft::declare_raft_types!(
     /// One leader per term, so that a term identifies its leader's reign.
     pub(crate) TypeConfig:
         D = CommandBytes,
-        R = (),
+        R = Reply,
         NodeId = u64,
         Node = openraft::impls::BasicNode,
         LeaderId = openraft::impls::leader_id_std::LeaderId<u64, u64>,
@@ -26,6 +27,10 @@ pub(crate) type Vote = alias::VoteOf<TypeConfig>;
 pub(crate) type StoredMembership = alias::StoredMembershipOf<TypeConfig>;
 pub(crate) type SnapshotMeta = alias::SnapshotMetaOf<TypeConfig>;
 pub(crate) type Snapshot = alias::SnapshotOf<TypeConfig, Bytes>;
+
+/// What applying an entry answered; nothing for entries of the Raft library itself.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Reply(pub(crate) Option<Result<Applied, Rejected>>);
 
 /// A command of the core, encoded.
 #[derive(Clone, PartialEq, Eq)]

@@ -4,7 +4,6 @@
 //! because redb verifies its own checksums only when it repairs. A damaged file is an error that
 //! names the path, never a panic. What the records mean is not known here.
 
-use std::any::Any;
 use std::fs;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -16,6 +15,7 @@ use redb::{Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, Tab
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::{LogRecord, Storage, StorageError, WriteOp};
+use crate::panics::panic_text;
 
 /// The name of the file within the data directory.
 pub const DATABASE_FILE: &str = "clusterkit.redb";
@@ -289,15 +289,6 @@ fn guarded<T>(
             detail: panic_text(&*panic),
         })
     })
-}
-
-/// Returns the message of a caught panic.
-pub(crate) fn panic_text(panic: &(dyn Any + Send)) -> String {
-    let text = panic
-        .downcast_ref::<String>()
-        .map(String::as_str)
-        .or_else(|| panic.downcast_ref::<&str>().copied());
-    text.unwrap_or("unknown panic").to_string()
 }
 
 fn opening(path: &Path, error: redb::DatabaseError) -> StorageError {

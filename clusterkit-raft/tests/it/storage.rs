@@ -2,12 +2,13 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use clusterkit_raft::storage::{
     DATABASE_FILE, LogRecord, MemoryStorage, RedbStorage, Storage, StorageError, WriteOp,
 };
-use clusterkit_raft::testing::check_storage;
+use clusterkit_raft::testing::{check_raft_storage, check_storage};
 
 fn fill(directory: &Path) {
     let storage = RedbStorage::open(directory).unwrap();
@@ -53,6 +54,26 @@ fn both_storages_keep_the_contract() {
     check_storage(|| Ok(memory.clone())).unwrap();
     let directory = tempfile::tempdir().unwrap();
     check_storage(|| RedbStorage::open(directory.path().join("made/on/the/way"))).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_raft_library_s_suite_passes_in_memory() {
+    check_raft_storage(|| Ok(MemoryStorage::new()))
+        .await
+        .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_raft_library_s_suite_passes_on_redb() {
+    let directory = tempfile::tempdir().unwrap();
+    let count = AtomicUsize::new(0);
+    check_raft_storage(|| {
+        let next = count.fetch_add(1, Ordering::Relaxed);
+        RedbStorage::open(directory.path().join(next.to_string()))
+    })
+    .await
+    .unwrap();
+    assert!(count.into_inner() > 40);
 }
 
 #[test]
