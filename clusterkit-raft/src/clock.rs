@@ -3,7 +3,7 @@
 //! Wall-clock time is for people; deadlines use the runtime's monotonic clock. Nothing here
 //! decides anything.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clusterkit_core::time::UnixMillis;
 
@@ -20,4 +20,9 @@ pub(crate) fn unix_now() -> UnixMillis {
 #[allow(clippy::disallowed_methods, reason = "this is the clock")]
 pub(crate) fn now() -> tokio::time::Instant {
     tokio::time::Instant::now()
+}
+
+/// Returns the time since a moment that the Raft library measured.
+pub(crate) fn since(moment: impl openraft::Instant) -> Duration {
+    moment.elapsed()
 }

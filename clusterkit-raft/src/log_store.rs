@@ -45,6 +45,8 @@ struct Shared {
     storage: Arc<dyn Storage>,
     writer: Writer,
     log: Mutex<Log>,
+    /// The last failure, kept as what it was: the Raft library passes it on as text.
+    failure: Mutex<Option<StorageError>>,
 }
 
 /// Invariant: `cache` is a contiguous suffix of the log and holds every entry that is not durable.
@@ -101,8 +103,34 @@ impl LogStore {
                 storage,
                 writer,
                 log: Mutex::new(log),
+                failure: Mutex::default(),
             }),
         })
+    }
+
+    /// Returns the term of the last entry.
+    pub(crate) fn last_term(&self) -> u64 {
+        let last = self.lock().last;
+        last.map_or(0, |id| id.committed_leader_id().term)
+    }
+
+    /// Returns the last failure of reading the log.
+    pub(crate) fn take_failure(&self) -> Option<StorageError> {
+        self.shared
+            .failure
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
+    }
+
+    fn fail(&self, error: StorageError) -> io::Error {
+        let text = error.with_causes();
+        *self
+            .shared
+            .failure
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = Some(error);
+        io::Error::other(text)
     }
 
     fn lock(&self) -> MutexGuard<'_, Log> {
@@ -147,10 +175,10 @@ impl LogStore {
         let storage = &*self.shared.storage;
         let records = storage
             .read_log(disk_from, disk_until, max_bytes)
-            .map_err(failed)?;
+            .map_err(|error| self.fail(error))?;
         let mut entries = Vec::with_capacity(records.len() + tail.len());
         for record in &records {
-            entries.push(decode_entry(storage, record).map_err(failed)?);
+            entries.push(decode_entry(storage, record).map_err(|error| self.fail(error))?);
         }
         let complete = records
             .last()
@@ -164,7 +192,7 @@ impl LogStore {
             .all(|pair| pair[0].log_id().index() + 1 == pair[1].log_id().index());
         if !contiguous {
             let detail = format_args!("log from {disk_from} to {until} has holes");
-            return Err(failed(StorageError::damaged(storage, detail)));
+            return Err(self.fail(StorageError::damaged(storage, detail)));
         }
         Ok(entries)
     }
@@ -197,7 +225,7 @@ impl Log {
     }
 }
 
-impl fmt::Debug for LogStore {
+impl Debug for LogStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LogStore").finish_non_exhaustive()
     }
@@ -345,7 +373,9 @@ fn load<T: DeserializeOwned>(
     let Some(bytes) = storage.meta(key)? else {
         return Ok(None);
     };
-    codec::decode(key, &bytes).map_err(|error| StorageError::damaged(storage, error))
+    let value: T =
+        codec::decode(key, &bytes).map_err(|error| StorageError::damaged(storage, error))?;
+    Ok(Some(value))
 }
 
 fn decode_entry(storage: &dyn Storage, record: &LogRecord) -> Result<Entry, StorageError> {

@@ -31,6 +31,17 @@ impl Tasks {
     }
 }
 
+/// Starts a task whose owner waits for the handle.
+#[allow(
+    clippy::disallowed_methods,
+    reason = "the handle is awaited by its owner"
+)]
+pub(crate) fn spawn_owned(
+    task: impl Future<Output = ()> + Send + 'static,
+) -> tokio::task::JoinHandle<()> {
+    tokio::spawn(task)
+}
+
 /// Starts a named thread for blocking work.
 pub(crate) fn thread(
     name: &str,

@@ -11,6 +11,8 @@ use openraft::type_config::alias;
 use serde::de::{Error, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::state_machine::StateMachine;
+
 openraft::declare_raft_types!(
     /// One leader per term, so that a term identifies its leader's reign.
     pub(crate) TypeConfig:
@@ -21,6 +23,7 @@ openraft::declare_raft_types!(
         LeaderId = openraft::impls::leader_id_std::LeaderId<u64, u64>,
 );
 
+pub(crate) type Raft = openraft::Raft<TypeConfig, StateMachine>;
 pub(crate) type Entry = alias::EntryOf<TypeConfig>;
 pub(crate) type LogId = alias::LogIdOf<TypeConfig>;
 pub(crate) type Vote = alias::VoteOf<TypeConfig>;

@@ -1,3 +1,5 @@
 //! Tests of `clusterkit-raft` through its public API; unit tests stand beside the code.
 
+mod cluster;
+mod lab;
 mod storage;
