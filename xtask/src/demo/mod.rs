@@ -48,6 +48,7 @@ pub(crate) fn run(args: &DemoArgs) -> anyhow::Result<()> {
             input,
             records: None,
             rows: Vec::new(),
+            notes: Vec::new(),
         };
         let outcome = demo.steps().await;
         demo.close(&outcome);
@@ -69,6 +70,8 @@ struct Demo {
     input: Input,
     records: Option<Records>,
     rows: Vec<Row>,
+    /// What else was measured, shown below the table.
+    notes: Vec<String>,
 }
 
 /// One line of the closing table.
@@ -118,13 +121,17 @@ impl Demo {
             ]
         }));
         print!("{}", ui::table(&rows));
+        println!();
+        for note in &self.notes {
+            say(note);
+        }
         match outcome {
             Ok(()) => println!(
-                "\n  {} every step healed, every record verified",
+                "  {} every step healed, every record verified",
                 style("ok:").green().bold()
             ),
             Err(error) => {
-                println!("\n  {} {error:#}", style("failed:").red().bold());
+                println!("  {} {error:#}", style("failed:").red().bold());
                 println!(
                     "  logs and data: {}",
                     self.cluster.keep_directory().display()

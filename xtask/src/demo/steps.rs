@@ -36,6 +36,7 @@ impl Demo {
         self.add("node-4").await?;
         self.add("node-5").await?;
         self.drain("node-2").await?;
+        self.cluster.check_no_panic()?;
         say(&format!("all steps took {}", human(whole.elapsed())));
         Ok(())
     }
@@ -83,11 +84,11 @@ impl Demo {
                 member.kv_port
             ));
         }
-        say(&format!(
+        self.note(format!(
             "first node ready after {}",
             style(human(first)).green()
         ));
-        say(&format!(
+        self.note(format!(
             "three nodes ready after {}",
             style(human(three)).green()
         ));
@@ -164,10 +165,9 @@ impl Demo {
         drop(writes);
         wait.finish_and_clear();
         let first = first.context("no key belongs to the leader")?;
-        say(&format!(
-            "writes flow again {} after the kill ({} of {} probes, the last after {})",
+        self.note(format!(
+            "writes flow again {} after kill -9 of {leader} (all {} probed partitions after {})",
             style(human(first)).green(),
-            probes.len(),
             probes.len(),
             human(last)
         ));
@@ -246,6 +246,12 @@ impl Demo {
         let view = self.healed("the others to be whole").await?;
         self.finish(&format!("drain {id}"), watch, &before, &view)
             .await
+    }
+
+    /// Says something that also belongs below the closing table.
+    fn note(&mut self, text: String) {
+        say(&text);
+        self.notes.push(text);
     }
 
     /// Waits until every running node shows the same healed cluster.

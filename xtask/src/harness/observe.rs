@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use clusterkit_core::id::{PartitionId, RaftId};
 use clusterkit_core::node::Node;
 use clusterkit_core::topology::Topology;
@@ -193,6 +193,15 @@ impl Cluster {
             }
         }
         named.context("no node runs")
+    }
+
+    /// Checks that every running member is ready and names the same leader.
+    pub(crate) async fn all_ready(&self) -> anyhow::Result<()> {
+        for id in self.up() {
+            let seen = self.readiness(&id).await?;
+            ensure!(seen.ready, "{id} is not ready");
+        }
+        self.leader().await.map(|_| ())
     }
 
     /// Asks `id` for its view.

@@ -360,12 +360,17 @@ impl Test {
         let writer = self.writer.as_mut().context("nothing was written")?;
         let acknowledged = writer.finish().await?;
         self.healed("the cluster to stay whole").await?;
+        let ready = async |cluster: &Cluster| cluster.all_ready().await;
+        self.cluster
+            .wait_until("every node to be ready", FAILOVER_LIMIT, ready)
+            .await?;
         let records = Arc::clone(self.records.as_ref().context("no client")?);
         self.note(&format!("reading {} records back", acknowledged.len()));
         audit::readable(&records, &acknowledged).await?;
         self.note("comparing every copy");
         let view = self.cluster.newest_view().await?;
-        audit::on_every_copy(&self.cluster, &records, &view, &acknowledged).await
+        audit::on_every_copy(&self.cluster, &records, &view, &acknowledged).await?;
+        self.cluster.check_no_panic()
     }
 
     async fn leader(&mut self) -> anyhow::Result<String> {
