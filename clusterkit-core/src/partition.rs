@@ -148,6 +148,21 @@ impl Partition {
             || self.leaving().contains(&node)
     }
 
+    /// Tells whether `node` is asked to copy under `stage`: it joins, or it catches up.
+    #[must_use]
+    pub fn is_syncing(&self, node: RaftId, stage: StageId) -> bool {
+        let joins = |joining: &Joining| joining.node == node && joining.stage == stage;
+        let catches_up = |behind: &Behind| behind.node == node && behind.stage == Some(stage);
+        self.joining().iter().any(joins) || self.behind.iter().any(catches_up)
+    }
+
+    /// Tells whether `node` has yet to confirm its release under `stage`.
+    #[must_use]
+    pub fn is_releasing(&self, node: RaftId, stage: StageId) -> bool {
+        matches!(&self.stage, Stage::Cleanup { id, leaving }
+            if *id == stage && leaving.contains(&node))
+    }
+
     /// Tells whether the partition has never had members, so that there is nothing to copy.
     #[must_use]
     pub fn is_unplaced(&self) -> bool {

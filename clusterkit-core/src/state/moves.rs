@@ -213,7 +213,7 @@ impl ClusterState {
         for &(id, stage) in stages {
             let open = self
                 .partition(id)
-                .is_some_and(|partition| is_open(partition, node, stage));
+                .is_some_and(|partition| partition.is_syncing(node, stage));
             if !open || !self.is_live(node) {
                 change.refused.push((id, stage));
                 continue;
@@ -442,10 +442,9 @@ impl ClusterState {
         change: &mut Change,
     ) {
         for &(id, stage) in stages {
-            let open = self.partition(id).is_some_and(|partition| {
-                matches!(&partition.stage, Stage::Cleanup { id, leaving }
-                    if *id == stage && leaving.contains(&node))
-            });
+            let open = self
+                .partition(id)
+                .is_some_and(|partition| partition.is_releasing(node, stage));
             if !open {
                 change.refused.push((id, stage));
                 continue;
@@ -502,18 +501,6 @@ fn reaches(partition: &Partition, row: &[RaftId]) -> bool {
 
 fn same_members(partition: &Partition, row: &[RaftId]) -> bool {
     partition.members().count() == row.len() && row.iter().all(|&node| partition.is_member(node))
-}
-
-/// Tells whether `node` is asked to copy `partition` under `stage`.
-fn is_open(partition: &Partition, node: RaftId, stage: StageId) -> bool {
-    partition
-        .joining()
-        .iter()
-        .any(|joining| joining.node == node && joining.stage == stage)
-        || partition
-            .behind
-            .iter()
-            .any(|b| b.node == node && b.stage == Some(stage))
 }
 
 const fn what(
