@@ -3,13 +3,20 @@
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 use http_body_util::BodyExt;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
+use tokio::time::timeout;
 
+/// How much of a body that is too large is still taken in, so that its sender gets to read the
+/// refusal instead of a reset connection. Larger ones are cut off.
+const DRAIN_MAX_BYTES: usize = 16 << 20;
+/// How long that may take.
+const DRAIN_MAX: Duration = Duration::from_secs(2);
 /// How much of an announced body is reserved before it arrives.
 const RESERVE_MAX_BYTES: usize = 1 << 20;
 
@@ -62,6 +69,9 @@ pub(super) enum ReadError {
 pub(super) async fn read(mut body: Incoming, limit: usize) -> Result<Bytes, ReadError> {
     let announced = usize::try_from(body.size_hint().lower()).map_err(|_| ReadError::TooLarge)?;
     if announced > limit {
+        if announced - limit <= DRAIN_MAX_BYTES {
+            drain(&mut body).await;
+        }
         return Err(ReadError::TooLarge);
     }
     let mut first: Option<Bytes> = None;
@@ -74,6 +84,7 @@ pub(super) async fn read(mut body: Incoming, limit: usize) -> Result<Bytes, Read
         let so_far = first.as_ref().map_or(all.len(), Bytes::len);
         let length = so_far + data.len();
         if length > limit {
+            drain(&mut body).await;
             return Err(ReadError::TooLarge);
         }
         // Most bodies arrive in one piece, which is then not copied.
@@ -88,4 +99,20 @@ pub(super) async fn read(mut body: Incoming, limit: usize) -> Result<Bytes, Read
         all.extend_from_slice(&data);
     }
     Ok(first.unwrap_or_else(|| all.freeze()))
+}
+
+/// Takes in and drops what follows, within limits.
+async fn drain(body: &mut Incoming) {
+    let draining = async {
+        let mut left = DRAIN_MAX_BYTES;
+        while let Some(Ok(frame)) = body.frame().await {
+            let length = frame.data_ref().map_or(0, Bytes::len);
+            match left.checked_sub(length) {
+                Some(rest) => left = rest,
+                None => return,
+            }
+        }
+    };
+    // The refusal is sent either way; only a sender that is still sending may miss it.
+    let _ = timeout(DRAIN_MAX, draining).await;
 }

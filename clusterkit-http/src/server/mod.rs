@@ -7,6 +7,7 @@ mod bind;
 mod body;
 mod message;
 mod service;
+mod stall;
 
 pub(crate) use service::Service;
 
@@ -36,6 +37,9 @@ pub struct ServerLimits {
     pub header_read_timeout: Duration,
     /// How long a request's body may take to arrive. Default 60 s.
     pub body_read_timeout: Duration,
+    /// How long a connection may refuse to take what is written to it, as one whose other end
+    /// vanished does. Default 30 s.
+    pub write_stall_timeout: Duration,
     /// How many bytes the head of a request may have. Default 64 KiB.
     pub header_bytes: usize,
 }
@@ -46,6 +50,7 @@ impl Default for ServerLimits {
             connections: 8_192,
             header_read_timeout: Duration::from_secs(30),
             body_read_timeout: Duration::from_secs(60),
+            write_stall_timeout: Duration::from_secs(30),
             header_bytes: 64 << 10,
         }
     }

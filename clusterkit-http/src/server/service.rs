@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::body::{self, AnswerBody, ReadError};
 use super::message::{Closing, Content, Request, Response};
+use super::stall::StallGuard;
 use super::{Handler, ServerLimits};
 use crate::Method;
 
@@ -83,6 +84,7 @@ impl Service {
         if stream.set_nodelay(true).is_err() {
             return;
         }
+        let guarded = StallGuard::new(stream, self.shared.limits.write_stall_timeout);
         let shared = Arc::clone(&self.shared);
         let service = service_fn(move |request| {
             let shared = Arc::clone(&shared);
@@ -91,7 +93,7 @@ impl Service {
         let served = self
             .shared
             .http
-            .serve_connection(TokioIo::new(stream), service);
+            .serve_connection(TokioIo::new(guarded), service);
         let mut served = pin!(served);
         let ended = tokio::select! {
             ended = served.as_mut() => ended,

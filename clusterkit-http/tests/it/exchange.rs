@@ -216,6 +216,7 @@ async fn oversize_bodies_are_refused_announced_or_not() {
         chunked.extend_from_slice(&[b'x'; 500]);
         chunked.extend_from_slice(b"\r\n");
     }
+    chunked.extend_from_slice(b"0\r\n\r\n");
     let answer = talk(socket, &chunked).await;
     assert!(answer.starts_with("HTTP/1.1 413"), "{answer}");
     assert!(answer.contains("the body is larger than 1000 bytes"));

@@ -3,5 +3,10 @@
 #![cfg(feature = "server")]
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail loudly too")]
 
+mod changes;
+mod compat;
 mod exchange;
+mod fake;
+mod peers;
 mod raw;
+mod watch;
