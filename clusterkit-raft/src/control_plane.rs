@@ -381,9 +381,14 @@ impl ControlPlane for RaftControlPlane {
     fn stats(&self) -> ControlStats {
         let metrics = self.inner.node.raft.metrics();
         let metrics = metrics.borrow_watched();
-        let membership = metrics.membership_config.membership();
-        let voters: Vec<RaftId> = membership.voter_ids().map(RaftId).collect();
-        let learners: Vec<RaftId> = membership.learner_ids().map(RaftId).collect();
+        let membership = metrics.committed_membership_config.membership();
+        // During a change only those count that vote before and after it.
+        let configs = membership.get_joint_config();
+        let votes = |id: &u64| configs.iter().all(|config| config.contains(id));
+        let members = membership.nodes().map(|(id, _)| *id);
+        let (voters, learners): (Vec<u64>, Vec<u64>) = members.partition(votes);
+        let [voters, learners] =
+            [voters, learners].map(|ids| ids.into_iter().map(RaftId).collect::<Vec<_>>());
         let this = self.raft_id();
         let others = voters.iter().chain(&learners).filter(|id| **id != this);
         let state = match metrics.running_state {

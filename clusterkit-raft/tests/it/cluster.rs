@@ -1,16 +1,22 @@
 //! Several members at once: forming, failing, returning, growing and shrinking.
 
 use std::fs;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
+use async_trait::async_trait;
+use bytes::Bytes;
 use clusterkit_core::command::{Command, Rejected};
+use clusterkit_core::config::ClusterConfig;
 use clusterkit_core::control::{ControlPlane, ProposeError};
 use clusterkit_core::id::{ClusterId, RaftId};
 use clusterkit_core::time::UnixMillis;
-use clusterkit_raft::storage::StorageError;
+use clusterkit_raft::channel::ChannelTransport;
+use clusterkit_raft::storage::{MemoryStorage, StorageError};
 use clusterkit_raft::transport::{PeerAddress, RpcKind, Transport, TransportError};
 use clusterkit_raft::{OpenError, RaftControlPlane, RaftOptions};
 
-use crate::lab::{Lab, cluster_id, disk, has, put, put_result, spec, until};
+use crate::lab::{Lab, cluster_id, disk, has, put, put_result, set, spec, until};
 
 fn usual(_: &mut RaftOptions) {}
 
@@ -22,7 +28,7 @@ fn compact(options: &mut RaftOptions) {
 
 /// A silent member is soon not counted on.
 fn impatient(options: &mut RaftOptions) {
-    options.member_timeout = std::time::Duration::from_millis(500);
+    options.member_timeout = Duration::from_millis(500);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -118,7 +124,7 @@ async fn the_loss_of_the_leader_brings_another_one() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_leader_cut_off_commits_nothing_and_returns_as_a_follower() {
     let lab = Lab::of(3, |options| {
-        options.propose_timeout = std::time::Duration::from_millis(700);
+        options.propose_timeout = Duration::from_millis(700);
     })
     .await;
     let leader = lab.until_leader().await;
@@ -359,7 +365,7 @@ async fn a_wiped_disk_cannot_return_under_its_old_id() {
     options.disk = disk("new");
     let impostor = lab.open(options).await.unwrap();
     lab.network
-        .listen(lab.address(wiped), std::sync::Arc::new(impostor.clone()));
+        .listen(lab.address(wiped), Arc::new(impostor.clone()));
     for n in 0..20 {
         put(&lab.members[&leader], n).await;
     }
@@ -399,51 +405,106 @@ async fn a_directory_of_another_cluster_or_member_is_refused() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_peer_of_another_cluster_is_refused() {
     let lab = Lab::form(usual).await;
-    let elsewhere = tempfile::tempdir().unwrap();
-    let mut options = RaftOptions::new(
-        ClusterId::from_bytes([0xee; 16]),
-        RaftId(7),
-        disk("other"),
-        "other:1",
+    let here = lab.address(RaftId::BOOTSTRAP);
+    // Another cluster takes the address of this one's member for that of a node of its own.
+    let foreign = ClusterId::from_bytes([0xee; 16]);
+    let options = RaftOptions::new(foreign, RaftId::BOOTSTRAP, disk("other"), "other:1");
+    let storage = Arc::new(MemoryStorage::new());
+    let transport = Arc::new(Recorder {
+        inner: lab.network.transport("other:1"),
+        refusals: Mutex::default(),
+    });
+    let opened = RaftControlPlane::open(storage, transport.clone(), options);
+    let other = opened.await.unwrap();
+    let formed = other.initialize(ClusterConfig::default(), spec("other"), UnixMillis(1));
+    formed.await.unwrap();
+    let mut astray = spec("astray");
+    astray.address = Arc::from(here.as_str());
+    let join = Command::Join {
+        node: astray,
+        replaces: None,
+        at: UnixMillis(2),
+    };
+    other.propose(join).await.unwrap();
+    let reason = until("a refusal", || transport.refusals.lock().unwrap().pop()).await;
+    let expected = format!(
+        "this is cluster {}, the request is for {foreign}",
+        cluster_id()
     );
-    options.propose_timeout = std::time::Duration::from_millis(100);
-    let storage = clusterkit_raft::storage::RedbStorage::open(elsewhere.path()).unwrap();
-    let transport = std::sync::Arc::new(lab.network.transport("other:1"));
-    let other = RaftControlPlane::open(std::sync::Arc::new(storage), transport, options);
-    let other = other.await.unwrap();
-    // What the other sends is taken down on its way, and delivered to this cluster.
-    let tap = std::sync::Arc::new(Tap::default());
-    lab.network.listen("tap:1", tap.clone());
-    lab.network
-        .listen("other:1", std::sync::Arc::new(other.clone()));
-    let sender = lab.network.transport("test:1");
-    let here = PeerAddress::member(RaftId::BOOTSTRAP, lab.address(RaftId::BOOTSTRAP));
-    let garbage = sender
-        .send(&here, RpcKind::Vote, bytes::Bytes::from_static(b"?"))
-        .await;
-    assert!(
-        matches!(garbage, Err(TransportError::Remote { .. })),
-        "{garbage:?}"
-    );
-    let unanswered = sender.send(&here, RpcKind::Join, bytes::Bytes::new()).await;
-    assert!(
-        matches!(unanswered, Err(TransportError::Remote { .. })),
-        "{unanswered:?}"
-    );
+    assert_eq!(reason, expected);
     other.shutdown().await;
     lab.shutdown().await;
 }
 
-#[derive(Default)]
-struct Tap;
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn requests_that_are_not_raft_s_or_not_readable_are_told_so() {
+    let lab = Lab::form(usual).await;
+    let sender = lab.network.transport("test:1");
+    let here = PeerAddress::member(RaftId::BOOTSTRAP, lab.address(RaftId::BOOTSTRAP));
+    for &kind in RpcKind::ALL {
+        for body in [&b""[..], b"?", &[1; 100]] {
+            let answer = sender.send(&here, kind, Bytes::from(body)).await;
+            let told = matches!(
+                answer,
+                Err(TransportError::Remote { .. } | TransportError::Refused { .. })
+            );
+            assert!(told, "{kind}: {answer:?}");
+        }
+    }
+    put(lab.any(), "unharmed").await;
+    lab.shutdown().await;
+}
 
-#[async_trait::async_trait]
-impl clusterkit_raft::transport::PeerHandler for Tap {
-    async fn handle(
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_command_too_large_for_the_log_is_refused_at_once() {
+    let lab = Lab::form(usual).await;
+    let huge = lab.any().propose(set("huge", "x".repeat(5 << 20))).await;
+    assert!(
+        matches!(huge, Err(ProposeError::TooLarge { .. })),
+        "{huge:?}"
+    );
+    lab.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_shutdown_proposals_say_so_and_shutdown_can_be_repeated() {
+    let lab = Lab::form(usual).await;
+    let member = lab.any().clone();
+    lab.shutdown().await;
+    member.shutdown().await;
+    let stopped = put_result(&member, "late").await;
+    assert!(
+        matches!(stopped, Err(ProposeError::Stopped { .. })),
+        "{stopped:?}"
+    );
+    let stopped = member.read_barrier().await;
+    assert!(
+        matches!(stopped, Err(ProposeError::Stopped { .. })),
+        "{stopped:?}"
+    );
+    assert_eq!(member.stats().state, "Shutdown");
+    assert!(!member.view().leadership.is_leader);
+}
+
+/// Notes why requests were refused.
+#[derive(Debug)]
+struct Recorder {
+    inner: ChannelTransport,
+    refusals: Mutex<Vec<String>>,
+}
+
+#[async_trait]
+impl Transport for Recorder {
+    async fn send(
         &self,
-        _: RpcKind,
-        body: bytes::Bytes,
-    ) -> Result<bytes::Bytes, clusterkit_raft::transport::PeerError> {
-        Ok(body)
+        to: &PeerAddress,
+        kind: RpcKind,
+        body: Bytes,
+    ) -> Result<Bytes, TransportError> {
+        let answer = self.inner.send(to, kind, body).await;
+        if let Err(TransportError::Refused { reason, .. }) = &answer {
+            self.refusals.lock().unwrap().push(reason.clone());
+        }
+        answer
     }
 }
