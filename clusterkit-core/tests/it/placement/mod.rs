@@ -3,4 +3,8 @@
 //! `scenario` builds inputs, `reference` knows the exact optima by other means, the rest asserts.
 
 mod golden;
+mod limits;
+mod properties;
+mod reference;
+mod relations;
 mod scenario;
