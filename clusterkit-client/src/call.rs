@@ -142,7 +142,8 @@ struct Run<'a> {
     call: &'a Call<'a>,
     started: Instant,
     deadline: Instant,
-    pauses: Box<dyn Iterator<Item = Duration> + Send>,
+    /// Made when the first one is needed: most calls need none.
+    pauses: Option<Box<dyn Iterator<Item = Duration> + Send>>,
     turn: u64,
     topology: Arc<Topology>,
     /// The candidates of this snapshot not tried yet, the next one last.
@@ -160,7 +161,7 @@ impl<'a> Run<'a> {
             call,
             started: clock::now(),
             deadline: clock::deadline(call.deadline),
-            pauses: client.retry().pauses(),
+            pauses: None,
             turn: client.next_turn(),
             topology: client.topology(),
             candidates: Vec::new(),
@@ -266,7 +267,8 @@ impl<'a> Run<'a> {
 
     /// Waits, refreshes and routes again; false when the pauses or the time are used up.
     async fn pause(&mut self, avoid: Option<&str>) -> bool {
-        let Some(pause) = self.pauses.next() else {
+        let retry = self.call.client.retry();
+        let Some(pause) = self.pauses.get_or_insert_with(|| retry.pauses()).next() else {
             return false;
         };
         let until = self.deadline.min(clock::deadline(pause));

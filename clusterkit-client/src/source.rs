@@ -1,4 +1,4 @@
-//! Where a topology comes from: the trait. HTTP, its default, is in `http.rs`.
+//! Where a topology comes from: the trait. HTTP, its default, is in `http_source.rs`.
 //!
 //! A [`TopologySource`] asks one node, once; which node to ask, and what to do when it does not
 //! answer, is the follower's (`follow.rs`).

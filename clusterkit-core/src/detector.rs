@@ -24,8 +24,11 @@ use crate::config::ConfigError;
 use crate::id::{Incarnation, RaftId};
 use crate::time::Instant;
 
+mod config;
 #[cfg(test)]
 mod tests;
+
+pub use config::DetectorConfig;
 
 /// How many late polls in a row are excused. A leader that is always late must still be able to
 /// condemn: a wrong verdict costs a failover, none at all costs the partitions of a dead node.
@@ -33,114 +36,6 @@ const EXCUSES_MAX: u32 = 4;
 
 /// The largest number of strikes remembered; beyond it the delay is at its cap anyway.
 const STRIKES_MAX: u32 = 16;
-
-/// Timing of failure detection.
-///
-/// A node that dies is condemned about `lease + drift_margin + window` after it was last heard
-/// from: 1.35 s with the defaults.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(
-    clippy::exhaustive_structs,
-    reason = "built with struct update syntax from the default by people who tune it"
-)]
-pub struct DetectorConfig {
-    /// How long a heartbeat vouches for its sender. Default 1 s; 10 ms to 10 min.
-    ///
-    /// Several heartbeat intervals: with too short a lease a pause of the machine condemns healthy
-    /// nodes, with too long a one the partitions of a dead primary wait for it.
-    pub lease: Duration,
-    /// What is added to the lease because clocks do not run equally fast. Default 50 ms; up to the
-    /// lease. With zero, a node whose clock is slow may believe in its lease after it was condemned.
-    pub drift_margin: Duration,
-    /// For how long suspicions are collected before they are issued as one cut. Default 300 ms;
-    /// 1 ms to 1 min. Longer than a heartbeat interval, so that nodes that died together go
-    /// together; all of it is added to the time a failover takes.
-    pub window: Duration,
-    /// How many permille of the tracked nodes may go at once before the verdict is `protected`.
-    /// Default 334; 1 to 1000. One node alone never is too many.
-    pub max_down_permille: u32,
-    /// How long one strike against a flapping node is remembered. Default 1 min; 1 s to 1 day.
-    pub strike_memory: Duration,
-    /// The longest time a flapping node must be heard steadily before it is up again. Default
-    /// 30 s; from one window to 1 day.
-    pub return_delay_max: Duration,
-}
-
-impl Default for DetectorConfig {
-    fn default() -> Self {
-        Self {
-            lease: Duration::from_secs(1),
-            drift_margin: Duration::from_millis(50),
-            window: Duration::from_millis(300),
-            max_down_permille: 334,
-            strike_memory: Duration::from_mins(1),
-            return_delay_max: Duration::from_secs(30),
-        }
-    }
-}
-
-impl DetectorConfig {
-    /// Checks every field against its limits.
-    ///
-    /// # Errors
-    /// [`ConfigError`] naming the first field out of bounds.
-    pub fn validate(&self) -> Result<(), ConfigError> {
-        let within = |field, value: Duration, min: Duration, max: Duration| {
-            if (min..=max).contains(&value) {
-                Ok(())
-            } else {
-                Err(ConfigError::new(
-                    field,
-                    format_args!("{value:?}"),
-                    format_args!("{min:?} to {max:?}"),
-                ))
-            }
-        };
-        let day = Duration::from_hours(24);
-        within(
-            "detector.lease",
-            self.lease,
-            Duration::from_millis(10),
-            Duration::from_mins(10),
-        )?;
-        within(
-            "detector.drift_margin",
-            self.drift_margin,
-            Duration::ZERO,
-            self.lease,
-        )?;
-        within(
-            "detector.window",
-            self.window,
-            Duration::from_millis(1),
-            Duration::from_mins(1),
-        )?;
-        within(
-            "detector.strike_memory",
-            self.strike_memory,
-            Duration::from_secs(1),
-            day,
-        )?;
-        within(
-            "detector.return_delay_max",
-            self.return_delay_max,
-            self.window,
-            day,
-        )?;
-        if !(1..=1_000).contains(&self.max_down_permille) {
-            return Err(ConfigError::new(
-                "detector.max_down_permille",
-                self.max_down_permille,
-                "1 to 1000",
-            ));
-        }
-        Ok(())
-    }
-
-    fn patience(&self) -> Duration {
-        self.lease + self.drift_margin
-    }
-}
 
 /// What the detector thinks of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -8,3 +8,4 @@ mod calls;
 mod connecting;
 mod following;
 mod node;
+mod scripts;

@@ -29,6 +29,15 @@ pub(crate) async fn soon<T>(future: impl Future<Output = T>) -> T {
         .expect("waited too long")
 }
 
+/// Returns the time as tests with a paused clock have it.
+#[allow(
+    clippy::disallowed_methods,
+    reason = "tests measure how long something took"
+)]
+pub(crate) fn virtual_now() -> tokio::time::Instant {
+    tokio::time::Instant::now()
+}
+
 /// How a node behaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Manner {
