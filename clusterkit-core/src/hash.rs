@@ -62,6 +62,7 @@ impl HashAlgorithm {
 
     /// Returns the hash of `key`; the 32-bit algorithms leave the upper half zero.
     #[must_use]
+    #[inline]
     pub fn hash(self, key: &[u8]) -> u64 {
         match self {
             Self::Xxh3_64 => xxh3_64(key),
@@ -164,6 +165,7 @@ impl Reduction {
 
     /// Returns the partition, below `count`, that `hash` falls into.
     #[must_use]
+    #[inline]
     pub fn apply(self, hash: u64, count: NonZeroU32) -> PartitionId {
         let reduced = match self {
             Self::Modulo => hash % u64::from(count.get()),
@@ -316,12 +318,14 @@ impl Partitioner {
 
     /// Returns the hash of `key`.
     #[must_use]
+    #[inline]
     pub fn hash(&self, key: &[u8]) -> u64 {
         self.config.algorithm.hash(key)
     }
 
     /// Returns the partition of `key`.
     #[must_use]
+    #[inline]
     pub fn partition(&self, key: &[u8]) -> PartitionId {
         let algorithm = self.config.algorithm;
         algorithm.reduction().apply(algorithm.hash(key), self.count)

@@ -67,14 +67,24 @@ pub struct Topology {
     slots: Vec<Slot>,
 }
 
+/// Stands where no node is. Invariant: node tables are shorter.
+const NOBODY: u16 = u16::MAX;
+
 /// Where a partition's slots are: members first, then joining nodes.
 #[derive(Clone, Copy, Debug)]
 struct Row {
     start: u32,
     members: u8,
     joining: u8,
-    has_primary: bool,
+    /// The node that serves writes, [`NOBODY`] where there is none: the first slot, at hand.
+    primary: u16,
     epoch: Epoch,
+}
+
+impl Row {
+    const fn has_primary(&self) -> bool {
+        self.primary != NOBODY
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -180,7 +190,7 @@ impl Topology {
                 start,
                 members: narrow(row.replicas.len() + usize::from(row.primary.is_some()))?,
                 joining: narrow(row.joining.len())?,
-                has_primary: row.primary.is_some(),
+                primary: row.primary.map_or(Ok(NOBODY), index)?,
                 epoch: row.epoch,
             });
         }
@@ -282,20 +292,22 @@ impl Topology {
     /// [`LookupError::NoPrimary`] while no in-sync member is up, [`LookupError::NoSuchPartition`]
     /// beyond the partition count.
     pub fn location(&self, partition: PartitionId) -> Result<Location<'_>, LookupError> {
-        if partition.index() >= self.rows.len() {
+        let Some(row) = self.rows.get(partition.index()) else {
             return Err(LookupError::NoSuchPartition {
                 partition,
                 count: self.partition_count(),
             });
-        }
-        let primary = self.primary(partition).ok_or(LookupError::NoPrimary {
-            partition,
-            epoch: self.epoch,
-        })?;
+        };
+        let Some(primary) = self.primary_of(row) else {
+            return Err(LookupError::NoPrimary {
+                partition,
+                epoch: self.epoch,
+            });
+        };
         Ok(Location {
             partition,
             primary,
-            epoch: self.partition_epoch(partition),
+            epoch: row.epoch,
             topology: self,
         })
     }
@@ -305,15 +317,14 @@ impl Topology {
     #[must_use]
     pub fn primary(&self, partition: PartitionId) -> Option<&Node> {
         let row = self.rows.get(partition.index())?;
-        let first = self.members_of(row).first().filter(|_| row.has_primary)?;
-        Some(self.node_at(first))
+        self.primary_of(row)
     }
 
     /// Returns the other members of `partition` in order of preference, live or not.
     pub fn replicas(&self, partition: PartitionId) -> impl Iterator<Item = &Node> {
         let row = self.rows.get(partition.index());
         let members = row.map_or(&[][..], |row| {
-            &self.members_of(row)[usize::from(row.has_primary)..]
+            &self.members_of(row)[usize::from(row.has_primary())..]
         });
         members.iter().map(|slot| self.node_at(slot))
     }
@@ -409,7 +420,7 @@ impl Topology {
         let Some(row) = self.rows.get(partition.index()) else {
             return false;
         };
-        row.has_primary && self.members_of(row).first().map(|slot| slot.node) == self.this
+        row.has_primary() && Some(row.primary) == self.this
     }
 
     /// Tells whether the node this snapshot is seen by is another member of `partition`.
@@ -418,7 +429,7 @@ impl Topology {
         let Some((row, this)) = self.rows.get(partition.index()).zip(self.this) else {
             return false;
         };
-        self.members_of(row)[usize::from(row.has_primary)..]
+        self.members_of(row)[usize::from(row.has_primary())..]
             .iter()
             .any(|slot| slot.node == this)
     }
@@ -452,6 +463,11 @@ impl Topology {
             joining: self.joining(partition).map(|node| node.raft_id).collect(),
             epoch: row.epoch,
         }
+    }
+
+    fn primary_of(&self, row: &Row) -> Option<&Node> {
+        // NOBODY is beyond every node table.
+        self.nodes.get(usize::from(row.primary)).map(|node| &**node)
     }
 
     fn members_of(&self, row: &Row) -> &[Slot] {
