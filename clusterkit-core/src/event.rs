@@ -124,7 +124,8 @@ pub struct PartitionChanged {
     pub old_primary: Option<RaftId>,
     /// The primary after.
     pub new_primary: Option<RaftId>,
-    /// The epoch up to which `target` already holds the data, where it holds some.
+    /// The epoch during which `target` fell behind, where what it holds is still good: it holds
+    /// every write of earlier epochs. None asks for a full copy.
     pub behind_since: Option<Epoch>,
     /// The partition's epoch after the change.
     pub epoch: Epoch,
@@ -207,9 +208,10 @@ pub enum LeaveReason {
 pub enum Verdict {
     /// Complete: it serves.
     Current,
-    /// Complete up to this epoch: a delta is enough.
+    /// It holds every write of earlier epochs and may lack writes of this one and of later ones:
+    /// a delta is enough.
     Behind(Epoch),
-    /// It may hold writes of an epoch it did not own: the application decides.
+    /// It may hold writes that the cluster has lost since: the application decides.
     Diverged,
     /// The partition is not its any more.
     Foreign,

@@ -15,8 +15,12 @@ use crate::id::{Epoch, RaftId, StageId};
 pub struct Behind {
     /// The member.
     pub node: RaftId,
-    /// The partition's epoch up to which it was in sync.
+    /// The partition's epoch during which it fell behind: it holds every write of earlier epochs,
+    /// and may lack writes of this one and of later ones.
     pub since: Epoch,
+    /// Whether it may hold writes that the partition has lost since: what it holds is then no
+    /// beginning of the truth, and it must copy everything.
+    pub diverged: bool,
     /// The stage under which it is catching up; none while it is down.
     pub stage: Option<StageId>,
 }
@@ -163,7 +167,8 @@ impl Partition {
             if *id == stage && leaving.contains(&node))
     }
 
-    /// Tells whether the partition has never had members, so that there is nothing to copy.
+    /// Tells whether the partition has no members, so that there is nothing to copy: it has never
+    /// had any, or lost all of them for good.
     #[must_use]
     pub fn is_unplaced(&self) -> bool {
         self.primary.is_none() && self.replicas.is_empty()
@@ -234,6 +239,7 @@ mod tests {
             behind: vec![Behind {
                 node: RaftId(3),
                 since: Epoch(4),
+                diverged: false,
                 stage: None,
             }],
             ..Partition::default()

@@ -360,11 +360,11 @@ impl Topology {
     }
 
     /// Returns every node that a write of `partition` must reach, the primary first: all members
-    /// that are up, and joining nodes.
+    /// and joining nodes that are up.
     pub fn write_set(&self, partition: PartitionId) -> impl Iterator<Item = &Node> {
         self.members(partition)
-            .filter(|node| node.status.is_live())
             .chain(self.joining(partition))
+            .filter(|node| node.status.is_live())
     }
 
     /// Returns the epoch of the last ownership change of `partition`.

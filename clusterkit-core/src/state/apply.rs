@@ -159,7 +159,8 @@ impl ClusterState {
         config.replication_factor = replication_factor.unwrap_or(config.replication_factor);
         config.repair_delay_ms = repair_delay_ms.unwrap_or(config.repair_delay_ms);
         config.validate().map_err(Rejected::Invalid)?;
-        change.published = config != self.config;
+        // The other settings are not part of the published topology.
+        change.published = config.replication_factor != self.config.replication_factor;
         self.config = config;
         Ok(())
     }

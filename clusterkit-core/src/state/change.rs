@@ -80,7 +80,7 @@ impl Change {
             reason: what.reason,
             old_primary: what.old_primary,
             new_primary: partition.primary,
-            behind_since: behind.map(|behind| behind.since),
+            behind_since: behind.filter(|b| !b.diverged).map(|b| b.since),
             epoch: partition.epoch,
         }));
     }

@@ -12,7 +12,7 @@ use super::{Absence, ClusterState, DEPARTED_KEPT};
 use crate::command::Rejected;
 use crate::config::{ConfigError, NODES_MAX};
 use crate::event::{ChangeReason, ChangeStage, EventKind, LeaveReason, Role, Verdict};
-use crate::id::{PartitionId, RaftId};
+use crate::id::{Epoch, PartitionId, RaftId};
 use crate::node::{Drain, NODE_TEXT_MAX_BYTES, Node, NodeSpec, NodeStatus};
 use crate::partition::{Behind, Partition, Stage};
 
@@ -46,7 +46,7 @@ impl ClusterState {
                 });
             }
         }
-        self.refuse_taken_address(spec, holder.as_ref().map(|node| node.raft_id))?;
+        self.refuse_taken_address(&spec.address, holder.as_ref().map(|node| node.raft_id))?;
         if self.nodes.len() - usize::from(holder.is_some()) >= NODES_MAX {
             let limit = u32::try_from(NODES_MAX).unwrap_or(u32::MAX);
             return Err(Rejected::TooManyNodes { limit });
@@ -79,9 +79,10 @@ impl ClusterState {
                 current: node.incarnation.0,
             });
         }
-        self.refuse_taken_address(spec, Some(raft_id))?;
+        self.refuse_taken_address(&spec.address, Some(raft_id))?;
         change.node = Some(raft_id);
         let before = Arc::clone(node);
+        let position = change.position();
         let restarted = spec.incarnation > before.incarnation;
         let was_down = before.status == NodeStatus::Down;
         let mut after = (*before).clone();
@@ -90,12 +91,12 @@ impl ClusterState {
             change.published = true;
             self.nodes.insert(raft_id, Arc::new(after));
         }
-        if restarted && !was_down && before.status != NodeStatus::Joining {
+        if restarted && !was_down {
             // It was not missed, but its process is another one: what it led in memory is gone.
             self.condemn(&[raft_id], &[], ChangeReason::Failover, change);
         }
         if restarted || was_down {
-            self.revive(raft_id, change);
+            self.revive(raft_id, &[], position, change);
         }
         Ok(())
     }
@@ -106,10 +107,12 @@ impl ClusterState {
         change: &mut Change,
     ) -> Result<(), Rejected> {
         change.node = Some(raft_id);
-        if self.member(raft_id)?.status != NodeStatus::Joining {
+        let node = self.member(raft_id)?;
+        if node.status != NodeStatus::Joining {
             return Ok(());
         }
-        self.set_status(raft_id, NodeStatus::Active, change);
+        let status = running(node.drain);
+        self.set_status(raft_id, status, change);
         let cluster_size = u32::try_from(self.nodes.len()).unwrap_or(u32::MAX);
         change.emit(EventKind::NodeJoined {
             node: raft_id,
@@ -126,7 +129,9 @@ impl ClusterState {
         zone: Option<&Arc<str>>,
         change: &mut Change,
     ) -> Result<(), Rejected> {
-        let mut node = (**self.member(raft_id)?).clone();
+        let before = Arc::clone(self.member(raft_id)?);
+        change.node = Some(raft_id);
+        let mut node = (*before).clone();
         if let Some(zone) = zone {
             if zone.len() > NODE_TEXT_MAX_BYTES {
                 let limit = format_args!("at most {NODE_TEXT_MAX_BYTES} bytes");
@@ -135,8 +140,10 @@ impl ClusterState {
             node.zone = Arc::clone(zone);
         }
         node.weight = weight.unwrap_or(node.weight);
-        change.published = true;
-        self.nodes.insert(raft_id, Arc::new(node));
+        if node != *before {
+            change.published = true;
+            self.nodes.insert(raft_id, Arc::new(node));
+        }
         Ok(())
     }
 
@@ -158,9 +165,7 @@ impl ClusterState {
         }
         self.condemn(&gone, promotions, ChangeReason::Failover, change);
         for id in gone {
-            let never_active = self
-                .node(id)
-                .is_some_and(|n| n.status == NodeStatus::Joining);
+            let never_active = self.was_never_active(id);
             self.set_status(id, NodeStatus::Down, change);
             if never_active && let Some(node) = self.nodes.get_mut(&id) {
                 Arc::make_mut(node).evicted = true;
@@ -169,19 +174,27 @@ impl ClusterState {
     }
 
     pub(super) fn mark_up(&mut self, nodes: &[RaftId], change: &mut Change) {
-        for &node in nodes {
-            if self
-                .node(node)
-                .is_some_and(|node| node.status == NodeStatus::Down)
-            {
-                self.revive(node, change);
+        let mut back: Vec<&Arc<Node>> = Vec::new();
+        for node in nodes.iter().filter_map(|&id| self.node(id)) {
+            // Whoever lives at its address now answers in its place: it must announce itself.
+            let taken = back.iter().any(|other| other.address == node.address)
+                || self
+                    .refuse_taken_address(&node.address, Some(node.raft_id))
+                    .is_err();
+            if node.status == NodeStatus::Down && !taken {
+                back.push(node);
             }
+        }
+        let back: Vec<RaftId> = back.iter().map(|node| node.raft_id).collect();
+        for &node in &back {
+            self.revive(node, &back, change.position(), change);
         }
     }
 
     pub(super) fn evict(&mut self, nodes: &[RaftId], change: &mut Change) {
         for &id in nodes {
-            let Some(node) = self.node(id).filter(|node| node.status == NodeStatus::Down) else {
+            let waited_for = |node: &&Arc<Node>| node.status == NodeStatus::Down && !node.evicted;
+            let Some(node) = self.node(id).filter(waited_for) else {
                 continue;
             };
             let mut node = (**node).clone();
@@ -219,12 +232,13 @@ impl ClusterState {
         }
         let mut node = (**node).clone();
         node.drain = wanted;
-        match (node.status, on) {
-            (NodeStatus::Active, true) => node.status = NodeStatus::Draining,
-            (NodeStatus::Draining, false) => node.status = NodeStatus::Active,
-            _ => {}
+        if matches!(node.status, NodeStatus::Active | NodeStatus::Draining) {
+            let status = running(wanted);
+            if node.status != status {
+                node.status = status;
+                node.status_since = change.at;
+            }
         }
-        node.status_since = change.at;
         change.published = true;
         self.nodes.insert(raft_id, Arc::new(node));
         Ok(())
@@ -275,14 +289,18 @@ impl ClusterState {
         change: &mut Change,
     ) {
         for &node in gone {
-            let held = self.held(node).map(|(id, _)| id).collect();
-            self.absences.insert(
-                node,
-                Absence {
-                    since: change.at,
-                    held,
-                },
-            );
+            let copies = |partition: &Partition| partition.joining().iter().any(|j| j.node == node);
+            let absence = Absence {
+                since: change.at,
+                held: self.held(node).map(|(id, _)| id).collect(),
+                copied: self
+                    .partitions_by_id()
+                    .filter(|(_, partition)| copies(partition))
+                    .map(|(id, _)| id)
+                    .collect(),
+                was_joining: self.was_never_active(node),
+            };
+            self.absences.insert(node, absence);
         }
         for i in 0..self.partitions.len() {
             if !gone.iter().any(|&node| self.partitions[i].involves(node)) {
@@ -301,12 +319,19 @@ impl ClusterState {
             let old_primary = partition.primary;
             let orphaned = old_primary.is_some_and(|primary| gone.contains(&primary));
             if successor.is_some() {
-                mark_behind(&mut partition, gone);
+                let since = partition.epoch;
+                mark_behind(&mut partition, gone, since);
             }
             if orphaned {
                 lead(&mut partition, successor);
                 partition.epoch = change.next;
                 self.roles_stale = true;
+            }
+            if partition.primary.is_none() {
+                // There is nobody to catch up from.
+                for behind in &mut partition.behind {
+                    behind.stage = None;
+                }
             }
             change.published = true;
             if orphaned && let Some(target) = successor {
@@ -317,25 +342,25 @@ impl ClusterState {
         }
     }
 
-    /// Makes a member that runs again live, judges its copies and lets it catch up.
-    fn revive(&mut self, raft_id: RaftId, change: &mut Change) {
+    /// Makes a member that runs again live, judges its copies and lets it catch up. Its return is
+    /// told at `position`, before what it causes. The nodes `with` return in the same cut.
+    fn revive(&mut self, raft_id: RaftId, with: &[RaftId], position: usize, change: &mut Change) {
         let Some(node) = self.node(raft_id) else {
             return;
         };
-        let joining = node.status == NodeStatus::Joining;
-        let status = match node.drain {
-            _ if joining => NodeStatus::Joining,
-            Drain::No => NodeStatus::Active,
-            Drain::Empty | Drain::Leave => NodeStatus::Draining,
+        let joining = self.was_never_active(raft_id);
+        let status = if joining {
+            NodeStatus::Joining
+        } else {
+            running(node.drain)
         };
         let mut node = (**node).clone();
         node.evicted = false;
         self.nodes.insert(raft_id, Arc::new(node));
         self.set_status(raft_id, status, change);
         let absence = self.absences.remove(&raft_id);
-        let position = change.position();
         let mut verdicts = Vec::new();
-        let held = absence.as_ref().map_or(&[][..], |absence| &absence.held);
+        let held = absence.iter().flat_map(|a| a.held.iter().chain(&a.copied));
         for &id in held {
             if !self.partitions[id.index()].involves(raft_id) {
                 verdicts.push((id, Verdict::Foreign));
@@ -352,11 +377,15 @@ impl ClusterState {
                     .behind
                     .iter()
                     .find(|behind| behind.node == raft_id);
-                let verdict = behind.map_or(Verdict::Current, |b| Verdict::Behind(b.since));
+                let verdict = match behind {
+                    None => Verdict::Current,
+                    Some(behind) if behind.diverged => Verdict::Diverged,
+                    Some(behind) => Verdict::Behind(behind.since),
+                };
                 verdicts.push((id, verdict));
             }
             if partition.primary.is_none() && partition.is_in_sync(raft_id) {
-                self.take_over(id, &mut partition, raft_id, change);
+                self.take_over(id, &mut partition, raft_id, with, change);
             }
             self.open_catch_up(id, &mut partition, change);
             reopen_joining(id, &mut partition, raft_id, change);
@@ -380,19 +409,21 @@ impl ClusterState {
     }
 
     /// Makes the in-sync member `node` the primary of a partition that has none. Members that are
-    /// not live will now miss writes.
+    /// not live, nor about to be (`with`), will now miss writes.
     fn take_over(
         &mut self,
         id: PartitionId,
         partition: &mut Partition,
         node: RaftId,
+        with: &[RaftId],
         change: &mut Change,
     ) {
         let absent: Vec<RaftId> = partition
             .members()
-            .filter(|&member| member != node && !self.is_live(member))
+            .filter(|&member| member != node && !self.is_live(member) && !with.contains(&member))
             .collect();
-        mark_behind(partition, &absent);
+        let since = partition.epoch;
+        mark_behind(partition, &absent, since);
         lead(partition, Some(node));
         partition.epoch = change.next;
         self.roles_stale = true;
@@ -401,7 +432,12 @@ impl ClusterState {
     }
 
     /// Asks every live member that is behind, and not yet asked, to catch up.
-    fn open_catch_up(&self, id: PartitionId, partition: &mut Partition, change: &mut Change) {
+    pub(super) fn open_catch_up(
+        &self,
+        id: PartitionId,
+        partition: &mut Partition,
+        change: &mut Change,
+    ) {
         if partition.primary.is_none() {
             return;
         }
@@ -429,23 +465,22 @@ impl ClusterState {
         let raft_id = node.raft_id;
         self.emit_left(raft_id, reason, change);
         self.condemn(&[raft_id], &[], ChangeReason::NodeLeave, change);
+        // From here on it counts as absent: it is asked for nothing any more.
+        self.set_status(raft_id, NodeStatus::Left, change);
         for i in 0..self.partitions.len() {
             let id = PartitionId::from_index(i);
+            if self.partitions[i].is_member(raft_id) {
+                self.strike(id, raft_id, change);
+            }
             let migrating = matches!(&self.partitions[i].stage, Stage::Syncing(migration)
                 if migration.target.contains(&raft_id));
             if migrating {
                 self.call_off(id, change);
             }
-            if self.partitions[i].is_member(raft_id) {
-                self.strike(id, raft_id, change);
-            }
         }
         self.absences.remove(&raft_id);
         self.nodes.remove(&raft_id);
-        if let Some(plan) = &mut self.plan {
-            let plan = Arc::make_mut(plan);
-            plan.targets.retain(|_, row| !row.contains(&raft_id));
-        }
+        self.forget_rows_naming(raft_id);
         self.complete_plan_if_done(change);
         let mut record = (**node).clone();
         record.status = NodeStatus::Left;
@@ -458,41 +493,50 @@ impl ClusterState {
         change.published = true;
     }
 
-    /// Takes the condemned member `node` out of a row. When it held the last in-sync copy, that
-    /// copy is lost: the member least far behind becomes the truth.
+    /// Takes the condemned member `node` out of a row. When it held the last in-sync copy, a
+    /// joining node that has copied everything stands in; where there is none, that copy is lost,
+    /// and the member least far behind becomes the truth.
     fn strike(&mut self, id: PartitionId, node: RaftId, change: &mut Change) {
         let mut partition = self.partitions[id.index()].clone();
-        let lost = partition.is_in_sync(node) && partition.in_sync().all(|member| member == node);
+        let last = partition.is_in_sync(node) && partition.in_sync().all(|member| member == node);
         partition.replicas.retain(|&member| member != node);
         partition.behind.retain(|behind| behind.node != node);
         if partition.primary == Some(node) {
             partition.primary = None;
         }
-        if lost {
-            let live_first = |behind: &&Behind| (self.is_live(behind.node), behind.since);
-            let heir = partition
-                .behind
-                .iter()
-                .max_by_key(live_first)
-                .map(|behind| behind.node);
-            change.emit(EventKind::PartitionLost {
-                partition: id,
-                recovered_from: heir,
-            });
-            partition.behind.retain(|behind| Some(behind.node) != heir);
+        let stand_in = partition
+            .joining()
+            .iter()
+            .find(|joining| joining.synced && self.is_live(joining.node))
+            .map(|joining| joining.node);
+        if last {
+            let heir = if stand_in.is_some() {
+                admit_synced(&mut partition, stand_in);
+                stand_in
+            } else {
+                lose(id, &mut partition, |node| self.is_live(node), change)
+            };
             partition.epoch = change.next;
             if let Some(heir) = heir.filter(|&heir| self.is_live(heir)) {
-                self.take_over(id, &mut partition, heir, change);
+                self.take_over(id, &mut partition, heir, &[], change);
                 self.open_catch_up(id, &mut partition, change);
             }
         }
         Arc::make_mut(&mut self.partitions)[id.index()] = partition;
+        if last && stand_in.is_none() {
+            // What is being copied is a copy of what is lost.
+            self.call_off(id, change);
+        }
         // The row is shorter than planned: the next decision must plan again.
         self.plan_basis = 0;
         change.published = true;
     }
 
+    /// Tells that `node` left, if it was ever told to have joined.
     fn emit_left(&self, node: RaftId, reason: LeaveReason, change: &mut Change) {
+        if self.was_never_active(node) {
+            return;
+        }
         let (owned, replica): (Vec<_>, Vec<_>) = self
             .held(node)
             .partition(|(_, partition)| partition.primary == Some(node));
@@ -512,6 +556,16 @@ impl ClusterState {
         })
     }
 
+    /// Tells whether `node` has been joining ever since it was admitted.
+    fn was_never_active(&self, node: RaftId) -> bool {
+        let joining = |node: &Arc<Node>| node.status == NodeStatus::Joining;
+        self.node(node).is_some_and(joining)
+            || self
+                .absences
+                .get(&node)
+                .is_some_and(|absence| absence.was_joining)
+    }
+
     fn set_status(&mut self, raft_id: RaftId, status: NodeStatus, change: &mut Change) {
         let Some(node) = self.nodes.get_mut(&raft_id) else {
             return;
@@ -528,19 +582,62 @@ impl ClusterState {
 
     fn refuse_taken_address(
         &self,
-        spec: &NodeSpec,
+        address: &Arc<str>,
         except: Option<RaftId>,
     ) -> Result<(), Rejected> {
         let taken = self.nodes.values().find(|node| {
-            node.address == spec.address && Some(node.raft_id) != except && node.status.is_live()
+            node.address == *address && Some(node.raft_id) != except && node.status.is_live()
         });
         taken.map_or(Ok(()), |node| {
             Err(Rejected::AddressInUse {
-                address: Arc::clone(&spec.address),
+                address: Arc::clone(address),
                 holder: node.id.clone(),
             })
         })
     }
+}
+
+/// Returns the status of a node that runs and takes part.
+const fn running(drain: Drain) -> NodeStatus {
+    match drain {
+        Drain::No => NodeStatus::Active,
+        Drain::Empty | Drain::Leave => NodeStatus::Draining,
+    }
+}
+
+/// Makes a joining node that has copied everything a member ahead of its switch.
+fn admit_synced(partition: &mut Partition, node: Option<RaftId>) {
+    if let Stage::Syncing(migration) = &mut partition.stage {
+        migration
+            .joining
+            .retain(|joining| Some(joining.node) != node);
+    }
+    partition.replicas.extend(node);
+}
+
+/// Gives up what the last in-sync copy held beyond the others. The member least far behind, a live
+/// one before an absent one, becomes the truth; what the others hold beyond it counts for nothing.
+fn lose(
+    id: PartitionId,
+    partition: &mut Partition,
+    is_live: impl Fn(RaftId) -> bool,
+    change: &mut Change,
+) -> Option<RaftId> {
+    let heir = partition
+        .behind
+        .iter()
+        .max_by_key(|behind| (is_live(behind.node), !behind.diverged, behind.since))
+        .copied();
+    let node = heir.map(|heir| heir.node);
+    partition.behind.retain(|behind| Some(behind.node) != node);
+    for behind in &mut partition.behind {
+        behind.diverged = true;
+    }
+    change.emit(EventKind::PartitionLost {
+        partition: id,
+        recovered_from: node,
+    });
+    node
 }
 
 /// Makes `successor` the primary; the old one becomes the last replica.
@@ -552,13 +649,14 @@ fn lead(partition: &mut Partition, successor: Option<RaftId>) {
     partition.primary = successor;
 }
 
-/// Counts the copies of `nodes` as behind from the partition's present epoch on.
-fn mark_behind(partition: &mut Partition, nodes: &[RaftId]) {
+/// Counts the copies of `nodes` as behind from the epoch `since` on.
+pub(super) fn mark_behind(partition: &mut Partition, nodes: &[RaftId], since: Epoch) {
     for &node in nodes {
         if partition.is_in_sync(node) {
             partition.behind.push(Behind {
                 node,
-                since: partition.epoch,
+                since,
+                diverged: false,
                 stage: None,
             });
         }

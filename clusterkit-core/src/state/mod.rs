@@ -56,7 +56,12 @@ pub struct ClusterState {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Absence {
     since: UnixMillis,
+    /// What it was a member of, or had not yet released.
     held: Vec<PartitionId>,
+    /// What it was copying.
+    copied: Vec<PartitionId>,
+    /// Whether it has never been active.
+    was_joining: bool,
 }
 
 /// The plan in force: rows still to be reached.
@@ -181,7 +186,7 @@ impl ClusterState {
         self.plan.as_deref()
     }
 
-    /// Tells whether failovers have shifted primaries since the last plan.
+    /// Tells whether a primary is, or was since the last plan, another one than was planned.
     #[must_use]
     pub const fn roles_stale(&self) -> bool {
         self.roles_stale
@@ -231,8 +236,9 @@ impl ClusterState {
             .events
             .front()
             .map_or(self.last_event.0 + 1, |event| event.seq.0);
-        let missed = cursor.0 + 1 < oldest;
-        let skip = usize::try_from((cursor.0 + 1).saturating_sub(oldest)).unwrap_or(usize::MAX);
+        let next = cursor.0.saturating_add(1);
+        let missed = next < oldest;
+        let skip = usize::try_from(next.saturating_sub(oldest)).unwrap_or(usize::MAX);
         (self.events.iter().skip(skip).cloned().collect(), missed)
     }
 

@@ -11,11 +11,13 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use super::change::{Change, What};
+use super::members::mark_behind;
 use super::{ActivePlan, ClusterState};
 use crate::command::Rejected;
+use crate::config::REPLICATION_FACTOR_MAX;
 use crate::event::{ChangeReason, ChangeStage, EventKind, PlanTrigger, Role};
 use crate::id::{Epoch, PartitionId, PlanId, RaftId, StageId};
-use crate::partition::{Joining, Migration, Partition, Stage, has_duplicates};
+use crate::partition::{Behind, Joining, Migration, Partition, Stage, has_duplicates};
 
 impl ClusterState {
     pub(super) fn accept_plan(
@@ -95,6 +97,9 @@ impl ClusterState {
         if row.is_empty() {
             return refuse(String::from("no node is named"));
         }
+        if row.len() > REPLICATION_FACTOR_MAX as usize {
+            return refuse(format!("{} nodes are named", row.len()));
+        }
         if has_duplicates(row) {
             return refuse(String::from("a node is named twice"));
         }
@@ -103,7 +108,8 @@ impl ClusterState {
             .map_or(Ok(()), |unknown| refuse(format!("{unknown} is no member")))
     }
 
-    /// Gives a partition its first members: there is nothing to copy.
+    /// Gives a partition its first members: there is nothing to copy. Members that are down catch
+    /// up when they return.
     fn place_first(
         &mut self,
         id: PartitionId,
@@ -111,19 +117,30 @@ impl ClusterState {
         reason: ChangeReason,
         change: &mut Change,
     ) {
-        let live: Vec<RaftId> = row
-            .iter()
-            .copied()
-            .filter(|&node| self.is_live(node))
-            .collect();
-        let Some((&primary, replicas)) = live.split_first() else {
+        let (live, absent): (Vec<RaftId>, Vec<RaftId>) =
+            row.iter().partition(|&&node| self.is_live(node));
+        let Some(&primary) = live.first() else {
+            // Nobody can serve it now: the next decision must plan again.
+            self.plan_basis = 0;
             return;
+        };
+        self.roles_stale |= row.first() != Some(&primary);
+        let behind = |&node: &RaftId| Behind {
+            node,
+            since: change.next,
+            diverged: false,
+            stage: None,
         };
         let partition = Partition {
             primary: Some(primary),
-            replicas: replicas.to_vec(),
+            replicas: row
+                .iter()
+                .copied()
+                .filter(|&node| node != primary)
+                .collect(),
+            behind: absent.iter().map(behind).collect(),
+            stage: Stage::Stable,
             epoch: change.next,
-            ..Partition::default()
         };
         for &node in &live {
             let role = if node == primary {
@@ -190,7 +207,14 @@ impl ClusterState {
             reason,
         };
         if migration.joining.is_empty() {
-            self.switch_members(id, &migration, change);
+            let leader = self.leader_after(partition, &migration);
+            if leader == partition.primary && same_members(partition, row) {
+                // The wanted primary cannot lead yet; nothing else is to be done.
+                self.drop_target(id);
+                self.roles_stale = true;
+            } else {
+                self.switch_members(id, &migration, change);
+            }
             return;
         }
         let partition = &mut Arc::make_mut(&mut self.partitions)[id.index()];
@@ -251,46 +275,69 @@ impl ClusterState {
                     Stage::Syncing(migration) if migration.id == stage => Some(migration.clone()),
                     Stage::Syncing(_) | Stage::Stable | Stage::Cleanup { .. } => None,
                 });
-            let ready = ready.filter(|migration| {
-                migration
-                    .joining
-                    .iter()
-                    .all(|joining| joining.synced && self.is_live(joining.node))
-            });
             match ready {
-                Some(migration) if self.switch_members(id, &migration, change) => {}
+                Some(migration) if self.can_switch(id) => {
+                    self.switch_members(id, &migration, change);
+                }
                 _ => change.refused.push((id, stage)),
             }
         }
         self.complete_plan_if_done(change);
     }
 
-    /// Makes the targets the members, if one of them is live and in sync. Returns whether it did.
-    fn switch_members(
-        &mut self,
-        id: PartitionId,
-        migration: &Migration,
-        change: &mut Change,
-    ) -> bool {
+    /// Tells whether the move of `id` under way can be switched now: every joining node is live
+    /// and holds everything, and the partition comes out with as many live in-sync members as it
+    /// has, or as are wanted.
+    #[must_use]
+    pub fn can_switch(&self, id: PartitionId) -> bool {
+        self.partition(id)
+            .is_some_and(|partition| match &partition.stage {
+                Stage::Syncing(migration) => {
+                    let ready = |joining: &Joining| joining.synced && self.is_live(joining.node);
+                    migration.joining.iter().all(ready) && self.keeps_copies(partition, migration)
+                }
+                Stage::Stable | Stage::Cleanup { .. } => false,
+            })
+    }
+
+    fn keeps_copies(&self, partition: &Partition, migration: &Migration) -> bool {
+        let before = partition.in_sync().filter(|&node| self.is_live(node));
+        let wanted = before.count().min(migration.target.len()).max(1);
+        self.leaders_after(partition, migration).count() >= wanted
+    }
+
+    /// Returns who may lead after the switch, in the order of the target.
+    fn leaders_after<'a>(
+        &'a self,
+        partition: &'a Partition,
+        migration: &'a Migration,
+    ) -> impl Iterator<Item = RaftId> + 'a {
+        migration.target.iter().copied().filter(|&node| {
+            self.is_live(node) && (has_joined(migration, node) || partition.is_in_sync(node))
+        })
+    }
+
+    /// Returns who leads after the switch: the wanted primary, else the present one, else whoever
+    /// can.
+    fn leader_after(&self, partition: &Partition, migration: &Migration) -> Option<RaftId> {
+        let rank = |node: RaftId| {
+            (
+                migration.target.first() != Some(&node),
+                partition.primary != Some(node),
+            )
+        };
+        self.leaders_after(partition, migration)
+            .min_by_key(|&node| rank(node))
+    }
+
+    /// Makes the targets the members, which must leave one that can lead.
+    fn switch_members(&mut self, id: PartitionId, migration: &Migration, change: &mut Change) {
         let old = self.partitions[id.index()].clone();
-        let joined = |node: RaftId| migration.joining.iter().any(|joining| joining.node == node);
-        let may_lead = |node: RaftId| self.is_live(node) && (joined(node) || old.is_in_sync(node));
-        let first = migration
-            .target
-            .first()
-            .copied()
-            .filter(|&node| may_lead(node));
-        let stays = old.primary.filter(|&node| migration.target.contains(&node));
-        let leader = first
-            .or_else(|| stays.filter(|&node| may_lead(node)))
-            .or_else(|| {
-                migration
-                    .target
-                    .iter()
-                    .copied()
-                    .find(|&node| may_lead(node))
-            });
-        let Some(primary) = leader else { return false };
+        let joined = |node: RaftId| has_joined(migration, node);
+        let Some(primary) = self.leader_after(&old, migration) else {
+            return;
+        };
+        self.roles_stale |= migration.target.first() != Some(&primary);
 
         let mut partition = Partition {
             primary: Some(primary),
@@ -307,6 +354,12 @@ impl ClusterState {
         partition
             .behind
             .retain(|behind| migration.target.contains(&behind.node));
+        // Of a partition that had no primary, absent members were still the truth.
+        let absent: Vec<RaftId> = partition
+            .members()
+            .filter(|&node| !self.is_live(node))
+            .collect();
+        mark_behind(&mut partition, &absent, old.epoch);
         for &node in migration
             .target
             .iter()
@@ -354,10 +407,10 @@ impl ClusterState {
             );
             change.emit_partition(id, &partition, demoted, what);
         }
+        self.open_catch_up(id, &mut partition, change);
         Arc::make_mut(&mut self.partitions)[id.index()] = partition;
         change.published = true;
         self.count_moved(id);
-        true
     }
 
     pub(super) fn revert(&mut self, stages: &[(PartitionId, StageId)], change: &mut Change) {
@@ -393,12 +446,33 @@ impl ClusterState {
             change,
         );
         Arc::make_mut(&mut self.partitions)[id.index()] = partition;
-        if let Some(plan) = &mut self.plan {
-            Arc::make_mut(plan).targets.remove(&id);
+        let planned = self.plan.as_ref().and_then(|plan| plan.targets.get(&id));
+        if planned.is_none_or(|row| *row == migration.target) {
+            self.drop_target(id);
             // What was planned is not reached: the next decision must plan again.
             self.plan_basis = 0;
         }
         change.published = true;
+    }
+
+    fn drop_target(&mut self, id: PartitionId) {
+        if let Some(plan) = &mut self.plan
+            && plan.targets.contains_key(&id)
+        {
+            Arc::make_mut(plan).targets.remove(&id);
+        }
+    }
+
+    /// Drops the rows still to be reached that name `node`, which leaves.
+    pub(super) fn forget_rows_naming(&mut self, node: RaftId) {
+        if let Some(plan) = &mut self.plan
+            && plan.targets.values().any(|row| row.contains(&node))
+        {
+            Arc::make_mut(plan)
+                .targets
+                .retain(|_, row| !row.contains(&node));
+            self.plan_basis = 0;
+        }
     }
 
     fn open_cleanup(
@@ -423,16 +497,27 @@ impl ClusterState {
     }
 
     /// Tells whether the move of `id` to `row` can begin now: nothing else moves it, somebody
-    /// serves it, and whoever is to copy it is live.
+    /// serves it, and whoever is to copy it is live. A move that copies nothing is over at once, so
+    /// it must also leave enough members in sync.
     #[must_use]
     pub fn can_start_move(&self, id: PartitionId, row: &[RaftId]) -> bool {
-        self.partition(id).is_some_and(|partition| {
-            partition.stage == Stage::Stable
-                && partition.primary.is_some()
-                && row
-                    .iter()
-                    .all(|&node| partition.is_member(node) || self.is_live(node))
-        })
+        let Some(partition) = self.partition(id) else {
+            return false;
+        };
+        if partition.stage != Stage::Stable || partition.primary.is_none() {
+            return false;
+        }
+        let comes = |node: &&RaftId| !partition.is_member(**node);
+        if row.iter().any(|node| comes(&node)) {
+            return row.iter().filter(comes).all(|&node| self.is_live(node));
+        }
+        let migration = Migration {
+            id: StageId(0),
+            target: row.to_vec(),
+            joining: Vec::new(),
+            reason: ChangeReason::Rebalance,
+        };
+        self.keeps_copies(partition, &migration)
     }
 
     pub(super) fn released(
@@ -501,6 +586,10 @@ fn reaches(partition: &Partition, row: &[RaftId]) -> bool {
 
 fn same_members(partition: &Partition, row: &[RaftId]) -> bool {
     partition.members().count() == row.len() && row.iter().all(|&node| partition.is_member(node))
+}
+
+fn has_joined(migration: &Migration, node: RaftId) -> bool {
+    migration.joining.iter().any(|joining| joining.node == node)
 }
 
 const fn what(

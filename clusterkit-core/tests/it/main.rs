@@ -5,4 +5,8 @@
 )]
 
 mod hashing;
+mod oracle;
 mod placement;
+mod state;
+mod state_random;
+mod world;
