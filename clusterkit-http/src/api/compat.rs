@@ -1,7 +1,7 @@
 //! The documents of earlier ClusterKit releases, field by field.
 //!
 //! Clients, scripts and dashboards read these: fields may be added, never renamed or dropped.
-//! Order of the fields is that of the old releases. How they are filled: [`crate::routes`].
+//! Order of the fields is that of the old releases. They are filled in `routes/legacy.rs`.
 
 use std::collections::BTreeMap;
 

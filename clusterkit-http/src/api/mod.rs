@@ -5,6 +5,7 @@
 //! become a [`clusterkit_core::topology::Topology`] again.
 
 pub mod compat;
+mod events;
 mod problem;
 mod text;
 mod topology;

@@ -95,6 +95,13 @@ impl HttpRequest {
     }
 
     pub(super) fn build(self, address: &str) -> Result<Message, HttpError> {
+        if self.method == Method::Other {
+            return Err(HttpError::Invalid {
+                field: "method",
+                value: self.method.to_string(),
+                limit: "GET, HEAD, POST, PUT or DELETE",
+            });
+        }
         let mut headers = HeaderMap::with_capacity(self.headers.len() + 2);
         let host = if address.starts_with(':') {
             format!("localhost{address}")

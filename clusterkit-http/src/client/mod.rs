@@ -144,22 +144,18 @@ impl HttpClient {
             .unwrap_or(self.inner.limits.response_bytes);
         let mut message = request.build(address)?;
         if let Some(mut kept) = self.take_idle(&pool) {
+            let suspicion = Suspicion::new(&pool);
             match self
                 .exchange(address, &mut kept, message, limit, deadline, after)
                 .await
             {
                 Ok(response) => {
+                    suspicion.dispel();
                     self.put_back(&pool, kept);
                     return Ok(response);
                 }
                 Err(Exchange::Unsent(unsent)) => message = *unsent,
-                Err(Exchange::Failed(error)) => {
-                    if error.is_outcome_unknown() {
-                        // What broke one connection has most likely broken the others.
-                        lock(&pool.idle).clear();
-                    }
-                    return Err(error);
-                }
+                Err(Exchange::Failed(error)) => return Err(error),
             }
         }
 
@@ -331,6 +327,39 @@ impl HttpClient {
 enum Exchange {
     Unsent(Box<connection::Message>),
     Failed(HttpError),
+}
+
+/// Drops the kept connections of a pool unless the exchange over one of them succeeds: what broke
+/// one, a vanished host above all, has broken the others, and each would cost a whole deadline.
+struct Suspicion<'a> {
+    pool: Option<&'a Pool>,
+    since: Instant,
+}
+
+/// An exchange given up sooner than this says nothing about the others.
+const SUSPICIOUS_AFTER: Duration = Duration::from_millis(50);
+
+impl<'a> Suspicion<'a> {
+    fn new(pool: &'a Pool) -> Self {
+        Self {
+            pool: Some(pool),
+            since: clock::now(),
+        }
+    }
+
+    fn dispel(mut self) {
+        self.pool = None;
+    }
+}
+
+impl Drop for Suspicion<'_> {
+    fn drop(&mut self) {
+        if let Some(pool) = self.pool
+            && clock::now().saturating_duration_since(self.since) >= SUSPICIOUS_AFTER
+        {
+            lock(&pool.idle).clear();
+        }
+    }
 }
 
 async fn acquire<'a>(

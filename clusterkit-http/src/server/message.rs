@@ -188,6 +188,9 @@ impl Response {
     }
 
     /// Sets a header; one whose value cannot stand in a header is left out.
+    ///
+    /// # Panics
+    /// When `name` is not a header name in lowercase.
     #[must_use]
     pub fn header(mut self, name: &'static str, value: impl AsRef<str>) -> Self {
         if let Ok(value) = HeaderValue::from_str(value.as_ref()) {

@@ -12,9 +12,10 @@ use clusterkit_http::server::{
     BindError, Handler, Request, Response, RunningServer, Server, ServerLimits,
 };
 use futures_util::stream;
-use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::raw::talk;
@@ -197,6 +198,76 @@ async fn connections_to_one_address_are_bounded() {
     assert!(matches!(second, Err(HttpError::Unreachable { .. })));
     let after = client.send(&address, HttpRequest::get("/echo")).await;
     assert_eq!(after.unwrap().status(), 200);
+}
+
+/// Answers the first request of each connection, then falls silent: a host that vanished.
+async fn vanishing() -> (String, JoinSet<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+    let serving = async move {
+        let mut held = Vec::new();
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut head = [0; 512];
+            let _ = stream.read(&mut head).await;
+            let _ = stream.write_all(answer).await;
+            held.push(stream);
+        }
+    };
+    let mut tasks = JoinSet::new();
+    tasks.spawn(serving);
+    (address, tasks)
+}
+
+#[tokio::test]
+async fn connections_to_a_vanished_host_are_not_tried_one_by_one() {
+    let (address, _serving) = vanishing().await;
+    let client = HttpClient::default();
+    let send = |deadline| {
+        let request = HttpRequest::get("/").within(Duration::from_millis(deadline));
+        client.send(&address, request)
+    };
+    let (first, second, third) = tokio::join!(send(5_000), send(5_000), send(5_000));
+    assert!(first.is_ok() && second.is_ok() && third.is_ok());
+    let kept = client.idle_connections(&address);
+    assert!(kept > 1, "{kept}");
+    // Given up by the caller, as Raft does, before the deadline of the request itself.
+    let given_up = timeout(Duration::from_millis(100), send(5_000)).await;
+    assert!(given_up.is_err());
+    assert_eq!(client.idle_connections(&address), 0);
+    assert!(send(5_000).await.is_ok());
+}
+
+#[tokio::test]
+async fn unused_connections_are_closed_and_streams_are_not() {
+    let mut limits = ServerLimits::default();
+    limits.header_read_timeout = Duration::from_millis(100);
+    let (server, _echo, address) = start(limits).await;
+    let client = HttpClient::default();
+    let silence = Duration::from_secs(5);
+    let open = client.events(&address, HttpRequest::get("/stream"), silence);
+    let mut events = open.await.unwrap();
+    events.next().await.unwrap().unwrap();
+    let half = b"GET /echo HTTP/1.1\r\nhost";
+    let answer = talk(address.parse().unwrap(), half).await;
+    assert!(
+        answer.is_empty() || answer.starts_with("HTTP/1.1 408"),
+        "{answer:?}"
+    );
+    let unused = TcpStream::connect(&address).await.unwrap();
+    let closed = async {
+        let mut byte = [0];
+        unused.readable().await.unwrap();
+        matches!(unused.try_read(&mut byte), Ok(0))
+    };
+    assert_eq!(timeout(silence, closed).await, Ok(true));
+    // The stream has been open for several times that long.
+    assert!(
+        timeout(Duration::from_millis(200), events.next())
+            .await
+            .is_err()
+    );
+    assert!(server.shutdown(silence).await);
 }
 
 #[tokio::test]
