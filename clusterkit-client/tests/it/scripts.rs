@@ -12,7 +12,6 @@ use clusterkit_client::{
 };
 use clusterkit_core::id::Epoch;
 use clusterkit_core::topology::Topology;
-use tokio::time::sleep;
 
 use crate::node::{Cluster, virtual_now};
 
@@ -31,6 +30,11 @@ impl Random {
     fn millis(&mut self, limit: u64) -> Duration {
         Duration::from_millis(self.below(limit))
     }
+}
+
+/// The latency of a scripted answer, on the paused clock: nothing is waited for with it.
+async fn takes(latency: Duration) {
+    tokio::time::sleep_until(virtual_now() + latency).await;
 }
 
 /// A source whose cluster changes under the call.
@@ -54,7 +58,7 @@ impl TopologySource for Moody {
         let Some(known) = known else {
             return Ok(Some(Arc::new(self.cluster.lock().unwrap().topology())));
         };
-        sleep(delay).await;
+        takes(delay).await;
         match mood {
             0 => std::future::pending().await,
             1 | 2 => Err(SourceError::Unavailable {
@@ -153,7 +157,7 @@ async fn check(seed: u64) {
             given.lock().unwrap().push(Answer::Hangs);
             let given = &given;
             async move {
-                sleep(delay).await;
+                takes(delay).await;
                 if answer == Answer::Hangs {
                     std::future::pending::<()>().await;
                 }
