@@ -1,0 +1,141 @@
+//! Why a node could not start, and why an operation on a running one failed.
+
+use std::error::Error;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clusterkit_core::config::ConfigError;
+use clusterkit_core::control::ProposeError;
+use clusterkit_core::id::{NodeId, PartitionId};
+use clusterkit_core::topology::LookupError;
+
+/// Why a node could not start. It is then no member, holds no port and no file.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// An option is out of bounds. Nothing was opened.
+    #[error(transparent)]
+    Config(ConfigError),
+    /// The address could not be listened on. Nothing was written.
+    #[error("cannot listen on {address}")]
+    Bind {
+        /// The address.
+        address: String,
+        /// Why, and what to do.
+        source: Box<dyn Error + Send + Sync>,
+    },
+    /// The data directory cannot be used; the source says why and what to do.
+    #[error("cannot use the data directory {}", path.display())]
+    Storage {
+        /// The directory.
+        path: PathBuf,
+        /// Why, and what to do.
+        source: Box<dyn Error + Send + Sync>,
+    },
+    /// The node may not form a cluster and has nobody to join through.
+    #[error("node `{node}` has no seeds and may not form a cluster: name a seed, or allow bootstrap")]
+    NothingToJoin {
+        /// The node.
+        node: NodeId,
+    },
+    /// The node could not become a member.
+    #[error(transparent)]
+    Join(JoinError),
+    /// The control plane could not be opened or formed; the source says why.
+    #[error("the control plane did not start")]
+    Control {
+        /// Why.
+        source: Box<dyn Error + Send + Sync>,
+    },
+}
+
+/// Why a node could not become a member. It left nothing behind in the cluster, except where the
+/// variant says so.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum JoinError {
+    /// No seed admitted the node in time. An answer may have been lost: asking again is safe.
+    #[error("could not join within {after:?}: {}", attempts.join("; "))]
+    Timeout {
+        /// How long it tried.
+        after: Duration,
+        /// The last answer of each seed.
+        attempts: Vec<String>,
+    },
+    /// A live node has the id. Retrying cannot help.
+    #[error("{reason}")]
+    NodeIdInUse {
+        /// Who has it, where.
+        reason: String,
+    },
+    /// A live node has the address. Retrying cannot help.
+    #[error("{reason}")]
+    AddressInUse {
+        /// Who has it.
+        reason: String,
+    },
+    /// The node is configured for another cluster; the reason names the field. Retrying cannot
+    /// help.
+    #[error("{reason}")]
+    Mismatch {
+        /// Which field differs, and how.
+        reason: String,
+    },
+    /// The node was removed from the cluster and its directory still says it is a member. Remove
+    /// the directory to join as a new node.
+    #[error("{reason}: remove the data directory to join as a new node")]
+    Removed {
+        /// What the cluster said.
+        reason: String,
+    },
+    /// The cluster could not reach this node at the address it announced.
+    #[error("{reason}")]
+    Unverified {
+        /// What was tried.
+        reason: String,
+    },
+    /// The cluster refused for another reason.
+    #[error("the cluster refused: {reason}")]
+    Refused {
+        /// What it said.
+        reason: String,
+    },
+}
+
+/// Why a running node has no answer.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum NodeError {
+    /// The lookup itself has no answer.
+    #[error(transparent)]
+    Lookup(#[from] LookupError),
+    /// The proposal failed; the variant says whether anything may have changed.
+    #[error(transparent)]
+    Propose(#[from] ProposeError),
+    /// No such node is a member.
+    #[error("no member is called `{node}`")]
+    UnknownNode {
+        /// What was asked for.
+        node: String,
+    },
+    /// The placement could not be computed.
+    #[error("the placement could not be computed: {reason}")]
+    Placement {
+        /// Why.
+        reason: String,
+    },
+    /// It did not happen in time; it may still.
+    #[error("{what} did not happen within {after:?}")]
+    Timeout {
+        /// What was waited for.
+        what: String,
+        /// How long.
+        after: Duration,
+    },
+    /// This node is no primary of the partition.
+    #[error("this node is not the primary of partition {partition}")]
+    NotPrimary {
+        /// The partition.
+        partition: PartitionId,
+    },
+}

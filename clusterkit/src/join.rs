@@ -1,0 +1,137 @@
+//! Becoming a member: asking the seeds in turn, following them to the leader, until a clear answer.
+//!
+//! The answering end is in `peer.rs`.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use clusterkit_core::id::{ClusterId, RaftId};
+use clusterkit_raft::transport::{PeerAddress, RpcKind, Transport};
+
+use crate::error::JoinError;
+use crate::inner::Inner;
+use crate::messages::{JoinReply, JoinRequest, Refusal, Wanted, decode, encode};
+use crate::peer::describe;
+
+/// How long one seed is given to answer: admission waits for a commit.
+const ANSWER_LIMIT: Duration = Duration::from_secs(6);
+/// How long to wait between two rounds over all seeds, at first and at most.
+const ROUND_PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
+/// How long the first of a list of seeds looks for a cluster among the others before it forms one.
+const LOOK_AROUND: Duration = Duration::from_secs(3);
+
+impl Inner {
+    /// Asks `seeds`, and whoever they name as leader, until admitted, refused for good, or
+    /// `limit` has passed.
+    ///
+    /// With `member` the node is one already and says that it runs again.
+    pub(crate) async fn ask_admission(
+        &self,
+        seeds: &[String],
+        member: Option<RaftId>,
+        limit: Duration,
+    ) -> Result<(ClusterId, RaftId), JoinError> {
+        let request = JoinRequest {
+            spec: self.spec.clone(),
+            member,
+            wanted: Wanted::new(&self.settings.fixed, self.cluster()),
+        };
+        let mut last: BTreeMap<String, String> = BTreeMap::new();
+        let asking = async {
+            let mut pause = ROUND_PAUSE.0;
+            loop {
+                for seed in seeds {
+                    if let Some(result) = self.ask_seed(seed, &request, &mut last).await {
+                        return result;
+                    }
+                }
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(ROUND_PAUSE.1);
+            }
+        };
+        match tokio::time::timeout(limit, asking).await {
+            Ok(result) => result,
+            Err(_) => {
+                let attempts = last.into_iter().map(|(seed, answer)| format!("{seed}: {answer}"));
+                Err(JoinError::Timeout { after: limit, attempts: attempts.collect() })
+            }
+        }
+    }
+
+    /// Asks one seed and, when it names one, the leader. Returns none where asking again may help.
+    async fn ask_seed(
+        &self,
+        seed: &str,
+        request: &JoinRequest,
+        last: &mut BTreeMap<String, String>,
+    ) -> Option<Result<(ClusterId, RaftId), JoinError>> {
+        let mut asked = seed.to_owned();
+        // A leader may change between two answers: follow twice, then start over.
+        for _ in 0..3 {
+            let reply = match self.ask(&asked, request).await {
+                Ok(reply) => reply,
+                Err(error) => {
+                    last.insert(asked, error);
+                    return None;
+                }
+            };
+            match reply {
+                JoinReply::Admitted { cluster, raft_id } => return Some(Ok((cluster, raft_id))),
+                JoinReply::NotLeader { leader: Some(leader) } if leader != asked => asked = leader,
+                JoinReply::NotLeader { .. } => {
+                    last.insert(asked, String::from("no leader is elected"));
+                    return None;
+                }
+                JoinReply::Later { reason } => {
+                    last.insert(asked, reason);
+                    return None;
+                }
+                JoinReply::Refused { refusal, reason } => return Some(Err(refused(refusal, reason))),
+            }
+        }
+        None
+    }
+
+    async fn ask(&self, address: &str, request: &JoinRequest) -> Result<JoinReply, String> {
+        let peer = PeerAddress::seed(address);
+        let sent = self.transport.send(&peer, RpcKind::Join, encode(RpcKind::Join, request));
+        match tokio::time::timeout(ANSWER_LIMIT, sent).await {
+            Ok(Ok(answer)) => decode(RpcKind::Join, &answer).map_err(|error| error.to_string()),
+            Ok(Err(error)) => Err(describe(&error)),
+            Err(_) => Err(format!("no answer within {ANSWER_LIMIT:?}")),
+        }
+    }
+
+    /// Looks whether any of `others` belongs to a cluster. Silence counts as no only after a
+    /// while: a cluster may be starting too.
+    pub(crate) async fn some_seed_knows_a_cluster(&self, others: &[String]) -> bool {
+        let looking = async {
+            loop {
+                let mut silent = false;
+                for seed in others {
+                    match self.identify(seed).await {
+                        Ok(who) if who.cluster.is_some() => return true,
+                        Ok(_) => {}
+                        Err(_) => silent = true,
+                    }
+                }
+                if !silent {
+                    return false;
+                }
+                tokio::time::sleep(ROUND_PAUSE.1).await;
+            }
+        };
+        tokio::time::timeout(LOOK_AROUND, looking).await.unwrap_or(false)
+    }
+}
+
+fn refused(refusal: Refusal, reason: String) -> JoinError {
+    match refusal {
+        Refusal::NodeIdInUse => JoinError::NodeIdInUse { reason },
+        Refusal::AddressInUse => JoinError::AddressInUse { reason },
+        Refusal::Mismatch => JoinError::Mismatch { reason },
+        Refusal::Removed => JoinError::Removed { reason },
+        Refusal::Unverified => JoinError::Unverified { reason },
+        Refusal::Other => JoinError::Refused { reason },
+    }
+}

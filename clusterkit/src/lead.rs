@@ -1,0 +1,101 @@
+//! The leader's loop: what the coordinator decides is proposed, one thing after the other.
+//!
+//! Runs on every node and idles while another one leads. The decisions are
+//! `clusterkit_core::coordinator`'s.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use clusterkit_core::command::{Applied, Command};
+use clusterkit_core::control::{ControlPlane, ProposeError};
+use clusterkit_core::coordinator::PlanRequest;
+use clusterkit_core::placement::Placement;
+
+use crate::error::NodeError;
+use crate::inner::Inner;
+
+/// How long to wait before deciding again about what was just refused or failed.
+const RETRY_PAUSE: Duration = Duration::from_millis(50);
+
+/// Decides and proposes until the node stops.
+pub(crate) async fn run(inner: Arc<Inner>) {
+    tokio::select! {
+        () = lead(&inner) => {}
+        () = inner.stop.cancelled() => {}
+    }
+}
+
+async fn lead(inner: &Inner) {
+    let control = inner.member_control();
+    loop {
+        let view = control.view();
+        let (now, wall) = (inner.clock.now(), inner.clock.wall());
+        let leading = inner.raft_id().filter(|_| view.leadership.is_leader);
+        let decision = {
+            let mut coordinator = inner.coordinator();
+            coordinator.handle_leadership(leading, now);
+            coordinator.decide(&view.state, now, wall)
+        };
+        let mut commands = decision.commands;
+        if let Some(request) = decision.plan {
+            match inner.compute(request).await {
+                Ok((request, placement)) => commands.push(request.command(&placement, wall)),
+                Err(error) => tracing::error!(%error, "no plan could be made"),
+            }
+        }
+        let acted = !commands.is_empty();
+        let mut content = true;
+        for command in commands {
+            content &= inner.carry(command).await;
+        }
+        if !content {
+            tokio::time::sleep(RETRY_PAUSE).await;
+        } else if !acted {
+            let wait = decision.next.saturating_since(inner.clock.now());
+            let wait = wait.min(Duration::from_secs(60));
+            tokio::select! {
+                _ = control.changed(view.version) => {}
+                () = inner.heard.notified() => {}
+                () = tokio::time::sleep(wait) => {}
+            }
+        }
+    }
+}
+
+impl Inner {
+    /// Proposes a decision. Returns whether all of it was done.
+    async fn carry(&self, command: Command) -> bool {
+        match self.member_control().propose(command).await {
+            Ok(Applied { refused, .. }) if refused.is_empty() => true,
+            Ok(applied) => {
+                tracing::debug!(refused = ?applied.refused, "some stages were not open any more");
+                false
+            }
+            Err(ProposeError::Rejected(rejected)) => {
+                tracing::debug!(%rejected, "a decision was overtaken");
+                false
+            }
+            Err(error) => {
+                tracing::debug!(%error, "a decision did not reach the log");
+                false
+            }
+        }
+    }
+
+    /// Runs the placement strategy on a thread of its own.
+    pub(crate) async fn compute(
+        &self,
+        request: PlanRequest,
+    ) -> Result<(PlanRequest, Placement), NodeError> {
+        let strategy = Arc::clone(&self.settings.strategy);
+        let computed = crate::tasks::blocking(move || {
+            let placement = strategy.place(&request.input);
+            (request, placement)
+        });
+        match computed.await {
+            Ok((request, Ok(placement))) => Ok((request, placement)),
+            Ok((_, Err(error))) => Err(NodeError::Placement { reason: error.to_string() }),
+            Err(panicked) => Err(NodeError::Placement { reason: panicked }),
+        }
+    }
+}

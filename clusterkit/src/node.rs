@@ -1,0 +1,546 @@
+//! The running embedded node: [`ClusterKit`].
+//!
+//! A thin handle: lookups read one snapshot, everything else is a command proposed to the log. How
+//! it starts is in `start.rs`, what keeps it running in `lead.rs`, `pulse.rs` and `feed.rs`.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use clusterkit_core::command::{Applied, Command};
+use clusterkit_core::control::{ControlPlane, ControlStats, View};
+use clusterkit_core::coordinator::plan_request;
+use clusterkit_core::event::{ClusterHealth, LeaveReason};
+use clusterkit_core::id::{Epoch, NodeId, PartitionId};
+use clusterkit_core::node::{Node, NodeStatus};
+use clusterkit_core::topology::{LookupError, Topology};
+use clusterkit_http::server::RunningServer;
+
+use crate::error::{NodeError, StartError};
+use crate::feed;
+use crate::hooks::EventStream;
+use crate::inner::{Inner, Phase};
+use crate::options::Options;
+use crate::tasks::Task;
+use crate::{lead, pulse, start};
+
+/// How long requests in flight may take to finish when the node stops.
+const DRAIN_REQUESTS: Duration = Duration::from_secs(2);
+/// How long the loops may take to end when the node stops.
+const STOP_LOOPS: Duration = Duration::from_secs(10);
+
+/// A running node of a cluster. Clones share it; call [`shutdown`](Self::shutdown) to stop it.
+///
+/// # Examples
+/// ```
+/// use clusterkit::{ClusterKit, Options};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let dir = tempfile::tempdir()?;
+/// let options = Options::new("node-1", "127.0.0.1:0").data_dir(dir.path());
+/// let node = ClusterKit::start(options).await?;
+/// node.wait_ready(std::time::Duration::from_secs(10)).await?;
+/// let found = node.locate(b"user:123")?;
+/// assert_eq!(found.primary.id, "node-1");
+/// node.shutdown().await;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct ClusterKit {
+    inner: Arc<Inner>,
+    running: Arc<Mutex<Option<Running>>>,
+}
+
+/// What must be ended when the node stops.
+#[derive(Debug)]
+struct Running {
+    server: RunningServer,
+    loops: Vec<Task<()>>,
+}
+
+/// Where a key is, from one snapshot.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Located {
+    /// The key's partition.
+    pub partition: PartitionId,
+    /// Who serves writes.
+    pub primary: Arc<Node>,
+    /// The other members in order of preference.
+    pub replicas: Vec<Arc<Node>>,
+    /// The partition's epoch: the fencing value of its ownership.
+    pub epoch: Epoch,
+}
+
+/// What the cluster looks like from here, for people.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ClusterInfo {
+    /// The cluster's name.
+    pub name: String,
+    /// The cluster's identity.
+    pub id: String,
+    /// The version of the topology.
+    pub epoch: Epoch,
+    /// The members.
+    pub nodes: Vec<Arc<Node>>,
+    /// The leader of the log, as far as known here.
+    pub leader: Option<Arc<Node>>,
+    /// The number of partitions.
+    pub partition_count: u32,
+    /// The wanted number of copies.
+    pub replication_factor: u32,
+}
+
+/// What a rebalance does, or would do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RebalanceReport {
+    /// The epoch it was computed on.
+    pub epoch: Epoch,
+    /// How many replicas are copied.
+    pub moves: u32,
+    /// How many partitions change their primary.
+    pub primary_changes: u32,
+    /// Whether it was proposed and accepted.
+    pub applied: bool,
+}
+
+impl fmt::Debug for ClusterKit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("ClusterKit").field(&self.inner).finish()
+    }
+}
+
+impl ClusterKit {
+    /// Starts a node: forms a cluster, joins one, or resumes as the member its directory belongs
+    /// to.
+    ///
+    /// Returns once the node is a member; a resumed node returns also where no leader answers, so
+    /// that it can route by what it knew. [`wait_ready`](Self::wait_ready) waits for a serving
+    /// cluster.
+    ///
+    /// # Errors
+    /// [`StartError`]; the node is then no member and holds neither port nor files.
+    ///
+    /// # Cancel safety
+    /// Dropping the future may leave an admitted member that never reports in; starting again on
+    /// the same directory takes it over.
+    pub async fn start(options: Options) -> Result<Self, StartError> {
+        let settings = options.validate().map_err(StartError::Config)?;
+        let (inner, server) = start::start(settings).await?;
+        let loops = vec![
+            Task::spawn(lead::run(Arc::clone(&inner))),
+            Task::spawn(pulse::run(Arc::clone(&inner))),
+            Task::spawn(feed::run(Arc::clone(&inner))),
+        ];
+        let running = Some(Running { server, loops });
+        Ok(Self { inner, running: Arc::new(Mutex::new(running)) })
+    }
+
+    /// Returns the present snapshot: use one where several answers must agree.
+    #[must_use]
+    pub fn topology(&self) -> Arc<Topology> {
+        Arc::clone(&self.view().topology)
+    }
+
+    /// Returns the partition of `key`.
+    #[must_use]
+    pub fn partition(&self, key: &[u8]) -> PartitionId {
+        self.view().topology.partition(key)
+    }
+
+    /// Returns where `key` is: partition, members and epoch of one snapshot.
+    ///
+    /// # Errors
+    /// [`LookupError::NoPrimary`] while no in-sync member of its partition is up.
+    pub fn locate(&self, key: &[u8]) -> Result<Located, LookupError> {
+        let topology = self.topology();
+        let found = topology.locate(key)?;
+        let shared = |node: &Node| topology.member(node.raft_id).map(Arc::clone);
+        let primary = shared(found.primary).expect("invariant: members stand in the node table");
+        Ok(Located {
+            partition: found.partition,
+            primary,
+            replicas: found.replicas().filter_map(shared).collect(),
+            epoch: found.epoch,
+        })
+    }
+
+    /// Returns who serves writes of `partition`.
+    #[must_use]
+    pub fn primary(&self, partition: PartitionId) -> Option<Arc<Node>> {
+        let topology = self.topology();
+        let primary = topology.primary(partition)?;
+        topology.member(primary.raft_id).map(Arc::clone)
+    }
+
+    /// Returns the other members of `partition` in order of preference.
+    #[must_use]
+    pub fn replicas(&self, partition: PartitionId) -> Vec<Arc<Node>> {
+        let topology = self.topology();
+        let shared = |node: &Node| topology.member(node.raft_id).map(Arc::clone);
+        topology.replicas(partition).filter_map(shared).collect()
+    }
+
+    /// Returns the members of the cluster, in order of joining.
+    #[must_use]
+    pub fn nodes(&self) -> Vec<Arc<Node>> {
+        self.view().topology.nodes().to_vec()
+    }
+
+    /// Tells whether this node serves writes of `partition`, as far as it knows. A convenience:
+    /// true now is no proof for later.
+    #[must_use]
+    pub fn is_primary(&self, partition: PartitionId) -> bool {
+        self.view().topology.is_primary(partition)
+    }
+
+    /// Tells whether this node is another member of `partition`.
+    #[must_use]
+    pub fn is_replica(&self, partition: PartitionId) -> bool {
+        self.view().topology.is_replica(partition)
+    }
+
+    /// Returns this node's id.
+    #[must_use]
+    pub fn node_id(&self) -> &NodeId {
+        &self.inner.spec.id
+    }
+
+    /// Returns the address this node told the cluster, with the port it is bound to.
+    #[must_use]
+    pub fn address(&self) -> &str {
+        &self.inner.spec.address
+    }
+
+    /// Returns what the cluster looks like from here.
+    #[must_use]
+    pub fn cluster(&self) -> ClusterInfo {
+        let view = self.view();
+        let topology = &view.topology;
+        ClusterInfo {
+            name: topology.name().to_owned(),
+            id: topology.cluster().to_string(),
+            epoch: topology.epoch(),
+            nodes: topology.nodes().to_vec(),
+            leader: view.leadership.leader.and_then(|id| topology.member(id).cloned()),
+            partition_count: topology.partition_count(),
+            replication_factor: topology.replication_factor(),
+        }
+    }
+
+    /// Returns the health of the cluster as the log has it.
+    #[must_use]
+    pub fn health(&self) -> ClusterHealth {
+        self.view().state.health().clone()
+    }
+
+    /// Returns figures about the log on this node.
+    #[must_use]
+    pub fn metrics(&self) -> ControlStats {
+        self.inner.member_control().stats()
+    }
+
+    /// Tells whether this node is an active member, a leader is known, and every partition has a
+    /// primary.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.inner.unready(&self.view()).is_none()
+    }
+
+    /// Waits until the node is ready, at most `limit`.
+    ///
+    /// # Errors
+    /// [`NodeError::Timeout`] naming what was missing at the end.
+    ///
+    /// # Cancel safety
+    /// Dropping the future changes nothing.
+    pub async fn wait_ready(&self, limit: Duration) -> Result<(), NodeError> {
+        let mut phase = self.inner.phase.subscribe();
+        let waiting = async {
+            loop {
+                let view = self.view();
+                if self.inner.unready(&view).is_none() {
+                    return;
+                }
+                tokio::select! {
+                    _ = self.inner.member_control().changed(view.version) => {}
+                    Ok(()) = phase.changed() => {}
+                }
+            }
+        };
+        tokio::time::timeout(limit, waiting).await.map_err(|_| {
+            let missing = self.inner.unready(&self.view()).unwrap_or_default();
+            NodeError::Timeout { what: format!("readiness ({missing})"), after: limit }
+        })
+    }
+
+    /// Waits for a snapshot of `epoch` or later.
+    ///
+    /// # Cancel safety
+    /// Dropping the future changes nothing.
+    pub async fn wait_for_epoch(&self, epoch: Epoch) -> Arc<Topology> {
+        let mut view = self.view();
+        while view.topology.epoch() < epoch {
+            view = self.inner.member_control().changed(view.version).await;
+        }
+        Arc::clone(&view.topology)
+    }
+
+    /// Waits for a snapshot newer than `after`.
+    ///
+    /// # Cancel safety
+    /// Dropping the future changes nothing.
+    pub async fn changed(&self, after: Epoch) -> Arc<Topology> {
+        self.wait_for_epoch(after.next()).await
+    }
+
+    /// Returns the stream of committed events from now on.
+    #[must_use]
+    pub fn events(&self) -> EventStream {
+        let control: Arc<dyn ControlPlane> = self.inner.member_control().clone();
+        EventStream::new(control, self.inner.stop.clone())
+    }
+
+    /// Waits until everything committed before the call is applied here.
+    ///
+    /// # Errors
+    /// [`NodeError::Propose`] when that cannot be established.
+    ///
+    /// # Cancel safety
+    /// Dropping the future changes nothing.
+    pub async fn read_barrier(&self) -> Result<(), NodeError> {
+        Ok(self.inner.member_control().read_barrier().await?)
+    }
+
+    /// Computes what a rebalance would do now, without doing it.
+    ///
+    /// # Errors
+    /// [`NodeError::Placement`] when no placement can be computed.
+    ///
+    /// # Cancel safety
+    /// Dropping the future changes nothing.
+    pub async fn preview_rebalance(&self) -> Result<RebalanceReport, NodeError> {
+        self.inner.rebalance(true).await
+    }
+
+    /// Rebalances now: computes a placement and proposes it as the plan.
+    ///
+    /// # Errors
+    /// [`NodeError`]; a plan refused because the topology changed meanwhile can be tried again.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves the outcome unknown.
+    pub async fn rebalance(&self) -> Result<RebalanceReport, NodeError> {
+        self.inner.rebalance(false).await
+    }
+
+    /// Moves the data of `node` away; it stays a member. [`undrain`](Self::undrain) cancels.
+    ///
+    /// # Errors
+    /// [`NodeError`] when there is no such node, or it is the last that takes data.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves the outcome unknown.
+    pub async fn drain(&self, node: &NodeId) -> Result<(), NodeError> {
+        self.inner.drain(node, true, false).await.map(|_| ())
+    }
+
+    /// Cancels a drain: `node` takes data again.
+    ///
+    /// # Errors
+    /// [`NodeError`] when there is no such node.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves the outcome unknown.
+    pub async fn undrain(&self, node: &NodeId) -> Result<(), NodeError> {
+        self.inner.drain(node, false, false).await.map(|_| ())
+    }
+
+    /// Removes a node for good. Refused while it holds data, unless `force`, which may lose the
+    /// last copy of what it holds.
+    ///
+    /// # Errors
+    /// [`NodeError`] when there is no such node, or it still holds data.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves the outcome unknown.
+    pub async fn remove(&self, node: &NodeId, force: bool) -> Result<(), NodeError> {
+        self.inner.remove(node, force).await.map(|_| ())
+    }
+
+    /// Leaves the cluster: waits until others hold what this node held, then is no member any
+    /// more. The last node of a cluster has nobody to leave to and stays one.
+    ///
+    /// # Errors
+    /// [`NodeError::Timeout`] when the data did not move within the configured limit; the leave
+    /// goes on while the node runs.
+    ///
+    /// # Cancel safety
+    /// Dropping the future does not cancel the leave.
+    pub async fn leave(&self) -> Result<(), NodeError> {
+        self.inner.leave().await
+    }
+
+    /// Stops the node. Unless told otherwise in the options it leaves the cluster first.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves the node half stopped; call it again.
+    pub async fn shutdown(&self) {
+        if self.inner.settings.leave_on_shutdown
+            && self.inner.phase() == Phase::Member
+            && let Err(error) = self.leave().await
+        {
+            tracing::warn!(%error, "stopping without having left the cluster");
+        }
+        self.stop().await;
+    }
+
+    /// Stops the node at once, as a crash would look to the others, but releasing port and files.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves the node half stopped; call it again.
+    pub async fn stop(&self) {
+        let left = self.inner.phase() == Phase::Left;
+        self.inner.stop.cancel();
+        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(Running { server, loops }) = running {
+            for task in loops {
+                task.join_within(STOP_LOOPS).await;
+            }
+            server.shutdown(DRAIN_REQUESTS).await;
+        }
+        self.inner.member_control().shutdown().await;
+        if left && let Err(error) = self.inner.forget_membership() {
+            tracing::warn!(%error, "the directory still says that this node is a member");
+        }
+        self.inner.storage.close();
+        self.inner.set_phase(Phase::Stopped);
+    }
+
+    /// Waits until this node is no member any more: it left, was removed, or was stopped.
+    ///
+    /// # Cancel safety
+    /// Dropping the future changes nothing.
+    pub async fn left(&self) {
+        let mut phase = self.inner.phase.subscribe();
+        // The sender lives as long as `self`.
+        let _ = phase.wait_for(|phase| *phase >= Phase::Left).await;
+    }
+
+    pub(crate) fn inner(&self) -> &Arc<Inner> {
+        &self.inner
+    }
+
+    fn view(&self) -> Arc<View> {
+        self.inner.view()
+    }
+}
+
+impl Inner {
+    /// Returns why this node should not be sent traffic, none when it should.
+    pub(crate) fn unready(&self, view: &View) -> Option<String> {
+        let Some(me) = self.raft_id() else { return Some(String::from("not a member yet")) };
+        match self.phase() {
+            Phase::Member => {}
+            Phase::Starting | Phase::Announcing => {
+                return Some(String::from("this start is not announced yet"));
+            }
+            Phase::Left | Phase::Stopped => return Some(String::from("no member any more")),
+        }
+        if view.leadership.leader.is_none() {
+            return Some(String::from("no leader is known"));
+        }
+        match view.state.node(me).map(|node| node.status) {
+            Some(NodeStatus::Active | NodeStatus::Draining) => {}
+            Some(status) => return Some(format!("this node is {status}")),
+            None => return Some(String::from("this node's admission is not applied yet")),
+        }
+        let headless = view.state.partitions().iter().filter(|p| p.primary.is_none()).count();
+        (headless > 0).then(|| format!("{headless} partitions have no primary"))
+    }
+
+    pub(crate) async fn rebalance(&self, dry_run: bool) -> Result<RebalanceReport, NodeError> {
+        let view = self.view();
+        let basis = view.state.plan_basis();
+        let request = plan_request(&view.state, basis).ok_or_else(|| NodeError::Placement {
+            reason: String::from("no node takes data"),
+        })?;
+        let (request, placement) = self.compute(request).await?;
+        if !dry_run {
+            let command = request.command(&placement, self.clock.wall());
+            self.member_control().propose(command).await?;
+        }
+        Ok(RebalanceReport {
+            epoch: request.base,
+            moves: placement.moves,
+            primary_changes: placement.primary_changes,
+            applied: !dry_run,
+        })
+    }
+
+    pub(crate) async fn drain(
+        &self,
+        node: &NodeId,
+        on: bool,
+        leave: bool,
+    ) -> Result<Applied, NodeError> {
+        let node = self.find(node)?;
+        let command = Command::Drain { node: node.raft_id, on, leave, at: self.clock.wall() };
+        Ok(self.member_control().propose(command).await?)
+    }
+
+    pub(crate) async fn remove(&self, node: &NodeId, force: bool) -> Result<Applied, NodeError> {
+        let node = self.find(node)?;
+        let command = Command::Remove {
+            node: node.raft_id,
+            reason: LeaveReason::Removed,
+            force,
+            at: self.clock.wall(),
+        };
+        Ok(self.member_control().propose(command).await?)
+    }
+
+    fn find(&self, node: &NodeId) -> Result<Arc<Node>, NodeError> {
+        let view = self.view();
+        let found = view.state.node_by_id(node.as_str()).cloned();
+        found.ok_or_else(|| NodeError::UnknownNode { node: node.to_string() })
+    }
+
+    async fn leave(&self) -> Result<(), NodeError> {
+        let limit = self.settings.leave_timeout;
+        let leaving = async {
+            let view = self.view();
+            let others = view.state.nodes().any(|node| {
+                Some(node.raft_id) != self.raft_id() && node.status.is_live()
+            });
+            if !others || self.phase() != Phase::Member {
+                return Ok(());
+            }
+            self.drain(&self.spec.id, true, true).await?;
+            if let Err(error) = self.member_control().transfer_leadership().await {
+                tracing::debug!(%error, "leaving as the leader");
+            }
+            let mut phase = self.phase.subscribe();
+            let mut view = self.view();
+            while !self.was_removed(&view) {
+                tokio::select! {
+                    changed = self.member_control().changed(view.version) => view = changed,
+                    Ok(_) = phase.wait_for(|phase| *phase >= Phase::Left) => break,
+                }
+            }
+            self.set_phase(Phase::Left);
+            Ok(())
+        };
+        match tokio::time::timeout(limit, leaving).await {
+            Ok(result) => result,
+            Err(_) => Err(NodeError::Timeout {
+                what: String::from("moving this node's data away"),
+                after: limit,
+            }),
+        }
+    }
+}

@@ -1,0 +1,551 @@
+//! What a program tells its node: two required options, defaults for the rest.
+//!
+//! [`Options`] collects; [`Options::validate`] turns them into checked `Settings` once, before
+//! anything is opened or bound. Settings all nodes share are in [`ClusterConfig`].
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clusterkit_core::config::{ClusterConfig, ConfigError};
+use clusterkit_core::detector::DetectorConfig;
+use clusterkit_core::hash::{HashAlgorithm, HashConfig};
+use clusterkit_core::id::NodeId;
+use clusterkit_core::placement::{MinimalMove, PlacementStrategy};
+use clusterkit_raft::Storage;
+
+use crate::address::{self, HostPort};
+use crate::hooks::Hooks;
+
+/// How fast the cluster notices and decides. The three profiles keep the relations between the
+/// times valid; single values are not tunable on purpose.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Profile {
+    /// One data centre. Heartbeats every 100 ms, a dead node is condemned after about 1.35 s,
+    /// elections after 150 to 300 ms of silence.
+    #[default]
+    Lan,
+    /// Quiet machines and a fast network. Heartbeats every 25 ms, condemned after about 220 ms,
+    /// elections after 60 to 120 ms. On a loaded machine it condemns healthy nodes.
+    Fast,
+    /// Several data centres. Heartbeats every 500 ms, condemned after about 6 s, elections after
+    /// 1 to 2 s.
+    Wan,
+}
+
+/// The times that follow from a [`Profile`].
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Timing {
+    pub(crate) pulse: Duration,
+    pub(crate) detector: DetectorConfig,
+    pub(crate) raft_heartbeat: Duration,
+    pub(crate) election: (Duration, Duration),
+}
+
+impl Profile {
+    pub(crate) fn timing(self) -> Timing {
+        let ms = Duration::from_millis;
+        let (pulse, lease, margin, window, raft, election) = match self {
+            Self::Lan => (100, 1_000, 50, 300, 50, (150, 300)),
+            Self::Fast => (25, 150, 10, 60, 20, (60, 120)),
+            Self::Wan => (500, 5_000, 250, 1_000, 250, (1_000, 2_000)),
+        };
+        Timing {
+            pulse: ms(pulse),
+            detector: DetectorConfig {
+                lease: ms(lease),
+                drift_margin: ms(margin),
+                window: ms(window),
+                ..DetectorConfig::default()
+            },
+            raft_heartbeat: ms(raft),
+            election: (ms(election.0), ms(election.1)),
+        }
+    }
+}
+
+/// The options of one node.
+///
+/// # Examples
+/// ```
+/// use clusterkit::Options;
+///
+/// let options = Options::new("node-2", "127.0.0.1:8081")
+///     .join("127.0.0.1:8080")
+///     .service("kv", "127.0.0.1:9081");
+/// assert!(options.validate().is_ok());
+/// assert!(Options::new("node-2", "127.0.0.1").validate().is_err());
+/// ```
+#[derive(Clone)]
+#[must_use]
+pub struct Options {
+    id: String,
+    address: String,
+    advertise: Option<String>,
+    peer_address: Option<String>,
+    name: Option<String>,
+    seeds: Vec<String>,
+    bootstrap: Option<bool>,
+    expect: usize,
+    data_dir: PathBuf,
+    cluster_name: Option<String>,
+    partition_count: Option<u32>,
+    replication_factor: Option<u32>,
+    hash: Option<HashAlgorithm>,
+    repair_delay: Option<Duration>,
+    services: BTreeMap<String, String>,
+    zone: String,
+    weight: u32,
+    profile: Profile,
+    join_timeout: Duration,
+    leave_timeout: Duration,
+    leave_on_shutdown: bool,
+    legacy_addresses: bool,
+    hooks: Hooks,
+    strategy: Arc<dyn PlacementStrategy>,
+    storage: Option<Arc<dyn Storage>>,
+}
+
+/// Options that were checked.
+#[derive(Clone)]
+pub struct Settings {
+    pub(crate) id: NodeId,
+    pub(crate) listen: HostPort,
+    pub(crate) advertise: Option<HostPort>,
+    pub(crate) peer_address: Option<HostPort>,
+    pub(crate) name: String,
+    pub(crate) seeds: Vec<HostPort>,
+    pub(crate) bootstrap: Option<bool>,
+    pub(crate) expect: usize,
+    pub(crate) data_dir: PathBuf,
+    pub(crate) config: ClusterConfig,
+    pub(crate) fixed: Fixed,
+    pub(crate) services: BTreeMap<String, String>,
+    pub(crate) zone: String,
+    pub(crate) weight: u32,
+    pub(crate) timing: Timing,
+    pub(crate) join_timeout: Duration,
+    pub(crate) leave_timeout: Duration,
+    pub(crate) leave_on_shutdown: bool,
+    pub(crate) legacy_addresses: bool,
+    pub(crate) hooks: Hooks,
+    pub(crate) strategy: Arc<dyn PlacementStrategy>,
+    pub(crate) storage: Option<Arc<dyn Storage>>,
+}
+
+/// Settings of the cluster that the operator named: a cluster that differs is refused.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Fixed {
+    pub(crate) cluster_name: Option<String>,
+    pub(crate) partition_count: Option<u32>,
+    pub(crate) replication_factor: Option<u32>,
+    pub(crate) hash: Option<HashAlgorithm>,
+}
+
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Options")
+            .field("id", &self.id)
+            .field("address", &self.address)
+            .field("seeds", &self.seeds)
+            .field("data_dir", &self.data_dir)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Settings")
+            .field("id", &self.id)
+            .field("listen", &self.listen)
+            .field("seeds", &self.seeds)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Options {
+    /// Returns the options of the node `id`, which listens on `address` (`host:port`, or `:port`
+    /// for every interface). Without [`join`](Self::join) and on an empty data directory it forms
+    /// a cluster.
+    pub fn new(id: impl Into<String>, address: impl Into<String>) -> Self {
+        Self {
+            id: id.into(),
+            address: address.into(),
+            advertise: None,
+            peer_address: None,
+            name: None,
+            seeds: Vec::new(),
+            bootstrap: None,
+            expect: 1,
+            data_dir: PathBuf::from("./clusterkit-data"),
+            cluster_name: None,
+            partition_count: None,
+            replication_factor: None,
+            hash: None,
+            repair_delay: None,
+            services: BTreeMap::new(),
+            zone: String::new(),
+            weight: 1,
+            profile: Profile::default(),
+            join_timeout: Duration::from_secs(30),
+            leave_timeout: Duration::from_secs(30),
+            leave_on_shutdown: true,
+            legacy_addresses: false,
+            hooks: Hooks::default(),
+            strategy: Arc::new(MinimalMove::default()),
+            storage: None,
+        }
+    }
+
+    /// Reads the options from the environment: `NODE_ID` and `HTTP_ADDR` (or `HTTP_PORT`) are
+    /// required; `NODE_NAME`, `RAFT_ADDR`, `JOIN_ADDR` (a list separated by commas), `BOOTSTRAP`
+    /// (`true` or `false`) and `DATA_DIR` are not. Each may also carry the prefix `CLUSTERKIT_`,
+    /// which wins.
+    ///
+    /// # Errors
+    /// [`ConfigError`] naming the variable that is missing or cannot be read.
+    pub fn from_env() -> Result<Self, ConfigError> {
+        Self::from_vars(|name| std::env::var(name).ok())
+    }
+
+    pub(crate) fn from_vars(read: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
+        let read = |name: &str| {
+            let value = read(&format!("CLUSTERKIT_{name}")).or_else(|| read(name));
+            value.filter(|value| !value.is_empty())
+        };
+        let missing = |name: &str| ConfigError::new(name, "", "set in the environment");
+        let id = read("NODE_ID").ok_or_else(|| missing("NODE_ID"))?;
+        let address = match (read("HTTP_ADDR"), read("HTTP_PORT")) {
+            (Some(address), _) => address,
+            (None, Some(port)) => {
+                let port = u16::from_str(&port)
+                    .map_err(|_| ConfigError::new("HTTP_PORT", port, "a port, 0 to 65535"))?;
+                format!(":{port}")
+            }
+            (None, None) => return Err(missing("HTTP_ADDR")),
+        };
+        let mut options = Self::new(id, address);
+        options.name = read("NODE_NAME");
+        options.peer_address = read("RAFT_ADDR");
+        if let Some(seeds) = read("JOIN_ADDR") {
+            for seed in seeds.split(',').map(str::trim).filter(|seed| !seed.is_empty()) {
+                options = options.join(seed);
+            }
+        }
+        if let Some(bootstrap) = read("BOOTSTRAP") {
+            let parsed = match bootstrap.to_ascii_lowercase().as_str() {
+                "true" | "1" | "yes" => true,
+                "false" | "0" | "no" => false,
+                _ => return Err(ConfigError::new("BOOTSTRAP", bootstrap, "true or false")),
+            };
+            options = options.bootstrap(parsed);
+        }
+        if let Some(dir) = read("DATA_DIR") {
+            options = options.data_dir(dir);
+        }
+        Ok(options)
+    }
+
+    /// Adds a seed: the address of a node to join through. Seeds never form a cluster, except
+    /// that a node which is the first of its own list does where no other seed knows one.
+    pub fn join(mut self, seed: impl Into<String>) -> Self {
+        self.seeds.push(seed.into());
+        self
+    }
+
+    /// Sets the address told to others, where it differs from the one listened on.
+    pub fn advertise(mut self, address: impl Into<String>) -> Self {
+        self.advertise = Some(address.into());
+        self
+    }
+
+    /// Sets an address of their own for peers; it must lead to this node's port.
+    pub fn peer_address(mut self, address: impl Into<String>) -> Self {
+        self.peer_address = Some(address.into());
+        self
+    }
+
+    /// Sets the name for people. Default: from the id (`node-7` becomes `Server-7`).
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// Forces (`true`) or forbids (`false`) that this node forms a cluster on an empty directory.
+    /// Default: it does when it has no seeds.
+    pub fn bootstrap(mut self, bootstrap: bool) -> Self {
+        self.bootstrap = Some(bootstrap);
+        self
+    }
+
+    /// Holds the first placement back until `nodes` nodes are active, so that nothing is placed
+    /// twice while a cluster forms. Default 1.
+    pub fn expect(mut self, nodes: usize) -> Self {
+        self.expect = nodes;
+        self
+    }
+
+    /// Sets the directory that holds the node's identity and log. Default `./clusterkit-data`.
+    pub fn data_dir(mut self, dir: impl Into<PathBuf>) -> Self {
+        self.data_dir = dir.into();
+        self
+    }
+
+    /// Sets the cluster's name. Default `clusterkit-cluster`.
+    pub fn cluster_name(mut self, name: impl Into<String>) -> Self {
+        self.cluster_name = Some(name.into());
+        self
+    }
+
+    /// Sets the number of partitions, 1 to 65,536. Default 256. Joining a cluster with another
+    /// number is refused.
+    pub fn partitions(mut self, count: u32) -> Self {
+        self.partition_count = Some(count);
+        self
+    }
+
+    /// Sets the number of copies of each partition, 1 to 7. Default 3. Joining a cluster with
+    /// another number is refused.
+    pub fn replication_factor(mut self, factor: u32) -> Self {
+        self.replication_factor = Some(factor);
+        self
+    }
+
+    /// Sets how keys become partitions. Default [`HashAlgorithm::Xxh3_64`]. Joining a cluster
+    /// with another one is refused.
+    pub fn hash(mut self, algorithm: HashAlgorithm) -> Self {
+        self.hash = Some(algorithm);
+        self
+    }
+
+    /// Sets how long a node may be down before what it held is copied elsewhere. Default 5 min.
+    /// Read when the cluster is formed.
+    pub fn repair_delay(mut self, delay: Duration) -> Self {
+        self.repair_delay = Some(delay);
+        self
+    }
+
+    /// Announces a service of the application on this node: name, and `host:port` or `:port`.
+    pub fn service(mut self, name: impl Into<String>, address: impl Into<String>) -> Self {
+        self.services.insert(name.into(), address.into());
+        self
+    }
+
+    /// Sets the failure domain. Default none.
+    pub fn zone(mut self, zone: impl Into<String>) -> Self {
+        self.zone = zone.into();
+        self
+    }
+
+    /// Sets the share of data this node takes relative to others. Default 1.
+    pub fn weight(mut self, weight: u32) -> Self {
+        self.weight = weight;
+        self
+    }
+
+    /// Sets how fast failures are noticed. Default [`Profile::Lan`].
+    pub fn profile(mut self, profile: Profile) -> Self {
+        self.profile = profile;
+        self
+    }
+
+    /// Sets how long to try to join before giving up. Default 30 s.
+    pub fn join_timeout(mut self, limit: Duration) -> Self {
+        self.join_timeout = limit;
+        self
+    }
+
+    /// Sets how long a graceful leave may take to move data away. Default 30 s.
+    pub fn leave_timeout(mut self, limit: Duration) -> Self {
+        self.leave_timeout = limit;
+        self
+    }
+
+    /// Sets whether a shutdown leaves the cluster first. Default true. With false a stopped node
+    /// counts as down and is expected back.
+    pub fn leave_on_shutdown(mut self, leave: bool) -> Self {
+        self.leave_on_shutdown = leave;
+        self
+    }
+
+    /// Shows addresses in the documents of earlier releases the way their clients expect them
+    /// (`:8080`). Changes nothing else. Default false.
+    pub fn legacy_addresses(mut self, legacy: bool) -> Self {
+        self.legacy_addresses = legacy;
+        self
+    }
+
+    /// Sets what is called when the cluster changes.
+    pub fn hooks(mut self, hooks: Hooks) -> Self {
+        self.hooks = hooks;
+        self
+    }
+
+    /// Sets how placements are computed while this node leads. Default
+    /// [`MinimalMove`]: the fewest moves to a perfect balance.
+    pub fn strategy(mut self, strategy: Arc<dyn PlacementStrategy>) -> Self {
+        self.strategy = strategy;
+        self
+    }
+
+    /// Sets where the log is stored, in place of a redb file in the data directory.
+    pub fn storage(mut self, storage: Arc<dyn Storage>) -> Self {
+        self.storage = Some(storage);
+        self
+    }
+
+    /// Checks every option.
+    ///
+    /// # Errors
+    /// [`ConfigError`] naming the first field refused, its value and the limit.
+    pub fn validate(&self) -> Result<Settings, ConfigError> {
+        let id = NodeId::new(&self.id)?;
+        let listen = HostPort::parse("http_addr", &self.address)?;
+        let parse = |field: &str, text: &Option<String>| {
+            text.as_ref().map(|text| HostPort::parse(field, text)).transpose()
+        };
+        let advertise = parse("advertise_addr", &self.advertise)?;
+        if let Some(advertise) = advertise.as_ref().filter(|address| !address.is_reachable()) {
+            let limit = "host:port that others can reach";
+            return Err(ConfigError::new("advertise_addr", advertise, limit));
+        }
+        let peer_address = parse("raft_addr", &self.peer_address)?;
+        let mut seeds = Vec::new();
+        for seed in &self.seeds {
+            let seed = HostPort::parse("join_addr", seed)?;
+            if seed.port == 0 {
+                return Err(ConfigError::new("join_addr", seed, "host:port with a port above 0"));
+            }
+            seeds.push(seed.or_loopback());
+        }
+        if self.bootstrap == Some(true) && !seeds.is_empty() && !address::is_first(&seeds, &listen) {
+            let limit = "false with seeds that do not begin with this node";
+            return Err(ConfigError::new("bootstrap", true, limit));
+        }
+        for (name, service) in &self.services {
+            if name.is_empty() || service.is_empty() {
+                let shown = format_args!("{name}={service}");
+                return Err(ConfigError::new("services", shown, "a name and an address"));
+            }
+            HostPort::parse("services", service)?;
+        }
+        if self.expect == 0 {
+            return Err(ConfigError::new("expect", 0, "1 or more nodes"));
+        }
+        let mut config = ClusterConfig::default();
+        if let Some(name) = &self.cluster_name {
+            config.name.clone_from(name);
+        }
+        config.partition_count = self.partition_count.unwrap_or(config.partition_count);
+        config.replication_factor = self.replication_factor.unwrap_or(config.replication_factor);
+        config.hash = self.hash.map_or(config.hash, HashConfig::new);
+        if let Some(delay) = self.repair_delay {
+            config.repair_delay_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
+        }
+        config.validate()?;
+        let timing = self.profile.timing();
+        timing.detector.validate()?;
+        Ok(Settings {
+            name: self.name.clone().unwrap_or_else(|| default_name(id.as_str())),
+            id,
+            listen,
+            advertise,
+            peer_address,
+            seeds,
+            bootstrap: self.bootstrap,
+            expect: self.expect,
+            data_dir: self.data_dir.clone(),
+            config,
+            fixed: Fixed {
+                cluster_name: self.cluster_name.clone(),
+                partition_count: self.partition_count,
+                replication_factor: self.replication_factor,
+                hash: self.hash,
+            },
+            services: self.services.clone(),
+            zone: self.zone.clone(),
+            weight: self.weight,
+            timing,
+            join_timeout: self.join_timeout,
+            leave_timeout: self.leave_timeout,
+            leave_on_shutdown: self.leave_on_shutdown,
+            legacy_addresses: self.legacy_addresses,
+            hooks: self.hooks.clone(),
+            strategy: Arc::clone(&self.strategy),
+            storage: self.storage.clone(),
+        })
+    }
+}
+
+/// Returns the name that earlier releases gave a node: `node-7`, `server-7` and `7` are `Server-7`.
+fn default_name(id: &str) -> String {
+    let number = id.strip_prefix("node-").or_else(|| id.strip_prefix("server-")).unwrap_or(id);
+    if !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()) {
+        format!("Server-{number}")
+    } else {
+        id.to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(options: Options, expected: &str) {
+        assert_eq!(options.validate().unwrap_err().to_string(), expected);
+    }
+
+    #[test]
+    fn bad_options_name_field_value_and_limit() {
+        let good = || Options::new("node-1", "127.0.0.1:0");
+        assert!(good().validate().is_ok());
+        check(Options::new("", "127.0.0.1:0"), "node_id is ``, must be 1 to 128 bytes");
+        check(
+            Options::new("n", "127.0.0.1"),
+            "http_addr is `127.0.0.1`, must be host:port, or :port for every interface",
+        );
+        check(
+            good().join("nowhere"),
+            "join_addr is `nowhere`, must be host:port, or :port for every interface",
+        );
+        check(good().partitions(0), "partition_count is `0`, must be 1 to 65536");
+        check(good().replication_factor(0), "replication_factor is `0`, must be 1 to 7");
+        check(good().service("kv", ""), "services is `kv=`, must be a name and an address");
+        check(
+            good().join("10.0.0.9:1").bootstrap(true),
+            "bootstrap is `true`, must be false with seeds that do not begin with this node",
+        );
+    }
+
+    #[test]
+    fn names_follow_the_earlier_releases() {
+        for (id, name) in [("node-7", "Server-7"), ("server-2", "Server-2"), ("3", "Server-3")] {
+            assert_eq!(default_name(id), name);
+        }
+        assert_eq!(default_name("node-a"), "node-a");
+    }
+
+    #[test]
+    fn the_environment_is_read_with_and_without_prefix() {
+        let vars = |name: &str| {
+            let value = match name {
+                "NODE_ID" => "plain",
+                "CLUSTERKIT_NODE_ID" => "prefixed",
+                "HTTP_PORT" => "8080",
+                "JOIN_ADDR" => "127.0.0.1:1, 127.0.0.1:2",
+                _ => return None,
+            };
+            Some(value.to_owned())
+        };
+        let settings = Options::from_vars(vars).unwrap().validate().unwrap();
+        assert_eq!(settings.id, "prefixed");
+        assert_eq!(settings.listen.to_string(), ":8080");
+        assert_eq!(settings.seeds.len(), 2);
+        let error = Options::from_vars(|_| None).unwrap_err().to_string();
+        assert_eq!(error, "NODE_ID is ``, must be set in the environment");
+    }
+}

@@ -1,0 +1,269 @@
+//! From options to a running node: open, bind, then form, join or resume.
+//!
+//! Order matters: nothing is written before the options are checked and the port is bound, and
+//! nothing is proposed before the directory says whom it belongs to.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use clusterkit_core::command::Command;
+use clusterkit_core::control::{ControlPlane, ProposeError};
+use clusterkit_core::coordinator::Coordinator;
+use clusterkit_core::id::{ClusterId, DiskId, Incarnation, RaftId};
+use clusterkit_core::node::NodeSpec;
+use clusterkit_http::client::ClientLimits;
+use clusterkit_http::routes::Routes;
+use clusterkit_http::server::{RunningServer, Server, ServerLimits};
+use clusterkit_http::transport::HttpTransport;
+use clusterkit_raft::storage::{Identity, RedbStorage};
+use clusterkit_raft::transport::Transport;
+use clusterkit_raft::{RaftControlPlane, RaftOptions, Storage};
+
+use crate::address;
+use crate::backend::NodeBackend;
+use crate::clock::{Clock, SystemClock};
+use crate::error::{JoinError, StartError};
+use crate::inner::{Inner, Phase};
+use crate::options::Settings;
+
+/// How long a restarted node tries to announce itself before it goes on trying in the background.
+const ANNOUNCE_AT_START: Duration = Duration::from_secs(2);
+
+/// Opens and binds everything, and makes the node a member.
+pub(crate) async fn start(settings: Settings) -> Result<(Arc<Inner>, RunningServer), StartError> {
+    let storage = open_storage(&settings).await?;
+    let opened = open(settings, Arc::clone(&storage)).await;
+    if opened.is_err() {
+        // The file must be free again for the next attempt.
+        storage.close();
+    }
+    opened
+}
+
+async fn open(
+    settings: Settings,
+    storage: Arc<dyn Storage>,
+) -> Result<(Arc<Inner>, RunningServer), StartError> {
+    let at_storage = |source: clusterkit_raft::storage::StorageError| StartError::Storage {
+        path: storage.location(),
+        source: Box::new(source),
+    };
+    let known = Identity::load(&*storage).map_err(at_storage)?;
+    if let Some(identity) = &known {
+        identity.check(&*storage, &settings.id, None).map_err(at_storage)?;
+    }
+    let listen = settings.listen.to_string();
+    let server = Server::bind(&listen).await.map_err(|source| StartError::Bind {
+        address: listen,
+        source: Box::new(source),
+    })?;
+    let mut identity = known.unwrap_or_else(|| {
+        Identity::new(settings.id.clone(), DiskId::from_bytes(uuid::Uuid::new_v4().into_bytes()))
+    });
+    if identity.raft_id.is_some() {
+        identity.incarnation = Incarnation(identity.incarnation.0 + 1);
+    }
+    identity.save(&*storage).map_err(at_storage)?;
+
+    let spec = spec(&settings, &identity, server.local_addr().port())?;
+    let mut coordinator =
+        Coordinator::new(settings.timing.detector).map_err(StartError::Config)?;
+    coordinator.expect(settings.expect);
+    let transport = Arc::new(HttpTransport::new(&ClientLimits::default()));
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let inner = Arc::new(Inner::new(
+        settings,
+        spec,
+        Arc::clone(&storage),
+        transport,
+        clock,
+        identity.clone(),
+        coordinator,
+    ));
+    let backend = Arc::new(NodeBackend::new(Arc::clone(&inner)));
+    let server = server.serve(Arc::new(Routes::new(backend)), ServerLimits::default());
+    let became = match (identity.cluster, identity.raft_id) {
+        (Some(cluster), Some(raft_id)) => resume(&inner, cluster, raft_id).await,
+        _ => enter(&inner).await,
+    };
+    match became {
+        Ok(()) => Ok((inner, server)),
+        Err(error) => {
+            inner.stop.cancel();
+            if let Some(control) = inner.control() {
+                control.shutdown().await;
+            }
+            server.shutdown(Duration::ZERO).await;
+            Err(error)
+        }
+    }
+}
+
+async fn open_storage(settings: &Settings) -> Result<Arc<dyn Storage>, StartError> {
+    if let Some(storage) = &settings.storage {
+        return Ok(Arc::clone(storage));
+    }
+    let dir = settings.data_dir.clone();
+    let failed = |source: Box<dyn std::error::Error + Send + Sync>| StartError::Storage {
+        path: settings.data_dir.clone(),
+        source,
+    };
+    match crate::tasks::blocking(move || RedbStorage::open(dir)).await {
+        Ok(Ok(storage)) => Ok(Arc::new(storage)),
+        Ok(Err(error)) => Err(failed(Box::new(error))),
+        Err(panicked) => Err(failed(panicked.into())),
+    }
+}
+
+/// Returns what this process says of itself, bound to `port`.
+fn spec(settings: &Settings, identity: &Identity, port: u16) -> Result<NodeSpec, StartError> {
+    let mut listen = settings.listen.clone();
+    listen.port = port;
+    let advertise = match &settings.advertise {
+        Some(advertise) => advertise.clone(),
+        None => address::advertised(&listen, &settings.seeds),
+    };
+    let mut spec = NodeSpec::new(settings.id.clone(), identity.disk, &advertise.to_string());
+    spec.incarnation = identity.incarnation;
+    spec.name = Arc::from(settings.name.as_str());
+    spec.peer_address = settings.peer_address.as_ref().map(|peer| Arc::from(peer.to_string()));
+    spec.services = Arc::new(settings.services.clone());
+    spec.zone = Arc::from(settings.zone.as_str());
+    spec.weight = settings.weight;
+    spec.validate().map_err(StartError::Config)?;
+    Ok(spec)
+}
+
+/// Resumes as the member this directory belongs to.
+async fn resume(inner: &Inner, cluster: ClusterId, raft_id: RaftId) -> Result<(), StartError> {
+    open_control(inner, cluster, raft_id).await?;
+    let view = inner.view();
+    if raft_id == RaftId::BOOTSTRAP && view.state.cluster().is_none() {
+        // The process died while it formed the cluster; nobody else can have joined.
+        form(inner, cluster).await?;
+        inner.set_phase(Phase::Member);
+        return Ok(());
+    }
+    inner.set_phase(Phase::Announcing);
+    match inner.announce(ANNOUNCE_AT_START).await {
+        Ok(()) => Ok(()),
+        Err(
+            error @ (JoinError::Removed { .. }
+            | JoinError::Mismatch { .. }
+            | JoinError::AddressInUse { .. }
+            | JoinError::Unverified { .. }),
+        ) => Err(StartError::Join(error)),
+        Err(error) => {
+            tracing::info!(%error, "resuming without a leader: the start is announced later");
+            Ok(())
+        }
+    }
+}
+
+/// Forms a cluster or joins one, as the options say.
+async fn enter(inner: &Inner) -> Result<(), StartError> {
+    let settings = &inner.settings;
+    let me = inner.spec.address.to_string();
+    let others: Vec<String> =
+        settings.seeds.iter().map(ToString::to_string).filter(|seed| *seed != me).collect();
+    let first = address::is_first(&settings.seeds, &settings.listen)
+        || settings.seeds.first().is_some_and(|seed| seed.to_string() == me);
+    let forms = if settings.bootstrap == Some(false) {
+        false
+    } else if settings.seeds.is_empty() {
+        true
+    } else {
+        first && !inner.some_seed_knows_a_cluster(&others).await
+    };
+    if forms {
+        let cluster = ClusterId::from_bytes(uuid::Uuid::new_v4().into_bytes());
+        remember(inner, cluster, RaftId::BOOTSTRAP)?;
+        open_control(inner, cluster, RaftId::BOOTSTRAP).await?;
+        form(inner, cluster).await?;
+        inner.set_phase(Phase::Member);
+        return Ok(());
+    }
+    if others.is_empty() {
+        return Err(StartError::NothingToJoin { node: settings.id.clone() });
+    }
+    let asked = inner.ask_admission(&others, None, settings.join_timeout).await;
+    let (cluster, raft_id) = asked.map_err(StartError::Join)?;
+    remember(inner, cluster, raft_id)?;
+    open_control(inner, cluster, raft_id).await?;
+    // An earlier attempt may have been admitted with another process: say which one runs.
+    inner.set_phase(Phase::Announcing);
+    catch_up(inner, raft_id).await
+}
+
+/// Waits until this node has applied its own admission.
+async fn catch_up(inner: &Inner, raft_id: RaftId) -> Result<(), StartError> {
+    let limit = inner.settings.join_timeout;
+    let control = inner.member_control();
+    let applying = async {
+        let mut view = control.view();
+        while view.state.node(raft_id).is_none() {
+            view = control.changed(view.version).await;
+        }
+    };
+    match tokio::time::timeout(limit, applying).await {
+        Ok(()) => Ok(()),
+        Err(_) => Err(StartError::Join(JoinError::Timeout {
+            after: limit,
+            attempts: vec![String::from("admitted, but the log did not arrive")],
+        })),
+    }
+}
+
+fn remember(inner: &Inner, cluster: ClusterId, raft_id: RaftId) -> Result<(), StartError> {
+    let mut identity = inner.identity();
+    identity.cluster = Some(cluster);
+    identity.raft_id = Some(raft_id);
+    identity.save(&*inner.storage).map_err(|source| StartError::Storage {
+        path: inner.storage.location(),
+        source: Box::new(source),
+    })?;
+    inner.set_identity(identity);
+    Ok(())
+}
+
+async fn open_control(
+    inner: &Inner,
+    cluster: ClusterId,
+    raft_id: RaftId,
+) -> Result<(), StartError> {
+    inner.transport.identify(cluster, raft_id);
+    let timing = &inner.settings.timing;
+    let address = inner.spec.peer_address();
+    let mut options = RaftOptions::new(cluster, raft_id, inner.spec.disk, address);
+    options.heartbeat = timing.raft_heartbeat;
+    (options.election_min, options.election_max) = timing.election;
+    let transport: Arc<dyn Transport> = Arc::<HttpTransport>::clone(&inner.transport);
+    let opened = RaftControlPlane::open(Arc::clone(&inner.storage), transport, options).await;
+    let control = opened.map_err(|source| StartError::Control { source: Box::new(source) })?;
+    inner.set_control(Arc::new(control));
+    Ok(())
+}
+
+/// Forms the cluster on this node alone.
+async fn form(inner: &Inner, cluster: ClusterId) -> Result<(), StartError> {
+    let control = inner.member_control();
+    let failed = |source: Box<dyn std::error::Error + Send + Sync>| StartError::Control { source };
+    control.initialize().await.map_err(|source| failed(Box::new(source)))?;
+    let mut view = control.view();
+    while !view.leadership.is_leader {
+        view = control.changed(view.version).await;
+    }
+    let bootstrap = Command::Bootstrap {
+        cluster,
+        config: inner.settings.config.clone(),
+        node: inner.spec.clone(),
+        at: inner.clock.wall(),
+    };
+    match control.propose(bootstrap).await {
+        Ok(_) => Ok(()),
+        Err(ProposeError::Rejected(clusterkit_core::command::Rejected::AlreadyFormed {
+            cluster: formed,
+        })) if formed == cluster => Ok(()),
+        Err(error) => Err(failed(Box::new(error))),
+    }
+}
