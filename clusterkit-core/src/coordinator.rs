@@ -39,6 +39,8 @@ pub struct Coordinator {
     down_since: BTreeMap<RaftId, Instant>,
     /// The basis last seen and since when.
     basis: Option<(u64, Instant)>,
+    /// How many active nodes the first placement waits for.
+    expected: usize,
     protected: bool,
 }
 
@@ -82,8 +84,14 @@ impl Coordinator {
             applied: BTreeMap::new(),
             down_since: BTreeMap::new(),
             basis: None,
+            expected: 1,
             protected: false,
         })
+    }
+
+    /// Holds the first placement back until `nodes` nodes are active. Default 1.
+    pub const fn expect(&mut self, nodes: usize) {
+        self.expected = nodes;
     }
 
     /// Takes note that this process leads as `me`, or that it does not.
@@ -266,6 +274,9 @@ impl Coordinator {
             };
             self.basis = Some((basis, since));
             let settled = since + SETTLE;
+            if first && state.nodes().filter(|node| node.takes_data()).count() < self.expected {
+                return;
+            }
             if !first && now < settled {
                 decision.next = decision.next.min(settled);
             }

@@ -1,13 +1,61 @@
-//! Being written.
+//! Embeddable cluster coordination: N copies of a program become one cluster.
+//!
+//! ClusterKit tells a program where data goes (key, partition, primary and replicas), keeps that
+//! answer agreed and balanced while nodes come, go and fail, and tells the program when data has
+//! to move. The primary type is [`ClusterKit`]; what it is told stands in [`Options`], what it
+//! tells in [`Hooks`].
+//!
+//! ```no_run
+//! use clusterkit::{ClusterKit, Options};
+//!
+//! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+//! let node = ClusterKit::start(Options::new("node-1", "127.0.0.1:8080")).await?;
+//! let found = node.locate(b"user:123")?;
+//! println!("{} -> {} (epoch {})", found.partition, found.primary.id, found.epoch);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! What it does not do: store the program's data, replicate it, or carry its requests. Rules are
+//! in `clusterkit-core`, the log in `clusterkit-raft`, endpoints in `clusterkit-http`, and what a
+//! client outside the cluster needs in `clusterkit-client`.
 
+mod address;
+mod backend;
 mod clock;
+mod data;
+mod error;
+mod feed;
 mod hooks;
+mod inner;
+mod join;
+mod lead;
+mod messages;
+mod node;
+mod options;
+mod peer;
+mod pulse;
+mod start;
 mod tasks;
 
 pub use clock::{Clock, SystemClock};
-pub use clusterkit_core::event::{ChangeReason, ChangeStage};
+pub use clusterkit_core::config::{ClusterConfig, ConfigError};
+pub use clusterkit_core::control::{ControlStats, ProposeError};
+pub use clusterkit_core::event::{
+    ChangeReason, ChangeStage, ClusterHealth, HealthStatus, LeaveReason, PlanTrigger, Role, Verdict,
+};
+pub use clusterkit_core::hash::HashAlgorithm;
+pub use clusterkit_core::id::{ClusterId, Epoch, EventSeq, LogIndex, NodeId, PartitionId, StageId};
+pub use clusterkit_core::node::{Drain, Node, NodeStatus};
+pub use clusterkit_core::placement;
+pub use clusterkit_core::time::{Instant, UnixMillis};
+pub use clusterkit_core::topology::{Location, LookupError, Topology};
+pub use data::{Cas, DataValue};
+pub use error::{JoinError, NodeError, StartError};
 pub use hooks::{
     ClusterEvent, EventStream, EventsMissed, HealthChange, HookError, HookKind, HookResult, Hooks,
     NodeJoined, NodeLeft, NodeRejoined, PartitionChange, PartitionLost, RebalanceCompleted,
     RebalanceStarted, Subscriber,
 };
+pub use node::{ClusterInfo, ClusterKit, Located, RebalanceReport};
+pub use options::{Options, Profile, Settings};

@@ -15,6 +15,7 @@ use clusterkit_core::id::{Epoch, NodeId, PartitionId};
 use clusterkit_core::node::{Node, NodeStatus};
 use clusterkit_core::topology::{LookupError, Topology};
 use clusterkit_http::server::RunningServer;
+use clusterkit_raft::storage::DATABASE_FILE;
 
 use crate::error::{NodeError, StartError};
 use crate::feed;
@@ -302,7 +303,9 @@ impl ClusterKit {
     #[must_use]
     pub fn events(&self) -> EventStream {
         let control: Arc<dyn ControlPlane> = self.inner.member_control().clone();
-        EventStream::new(control, self.inner.stop.clone())
+        let after = control.view().state.last_event();
+        let me = self.inner.member_control().raft_id();
+        EventStream::new(control, me, after, self.inner.stop.clone())
     }
 
     /// Waits until everything committed before the call is applied here.
@@ -414,10 +417,10 @@ impl ClusterKit {
             server.shutdown(DRAIN_REQUESTS).await;
         }
         self.inner.member_control().shutdown().await;
+        self.inner.storage.close();
         if left && let Err(error) = self.inner.forget_membership() {
             tracing::warn!(%error, "the directory still says that this node is a member");
         }
-        self.inner.storage.close();
         self.inner.set_phase(Phase::Stopped);
     }
 
@@ -508,6 +511,14 @@ impl Inner {
         let view = self.view();
         let found = view.state.node_by_id(node.as_str()).cloned();
         found.ok_or_else(|| NodeError::UnknownNode { node: node.to_string() })
+    }
+
+    /// Removes the log of a membership that has ended, so that the next start is a new node's.
+    fn forget_membership(&self) -> std::io::Result<()> {
+        if self.settings.storage.is_some() {
+            return Ok(());
+        }
+        std::fs::remove_file(self.settings.data_dir.join(DATABASE_FILE))
     }
 
     async fn leave(&self) -> Result<(), NodeError> {

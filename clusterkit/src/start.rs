@@ -6,13 +6,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use clusterkit_core::command::Command;
-use clusterkit_core::control::{ControlPlane, ProposeError};
+use clusterkit_core::control::ControlPlane;
 use clusterkit_core::coordinator::Coordinator;
 use clusterkit_core::id::{ClusterId, DiskId, Incarnation, RaftId};
 use clusterkit_core::node::NodeSpec;
 use clusterkit_http::client::ClientLimits;
-use clusterkit_http::routes::Routes;
+use clusterkit_http::routes::{ApiLimits, ClusterApi};
 use clusterkit_http::server::{RunningServer, Server, ServerLimits};
 use clusterkit_http::transport::HttpTransport;
 use clusterkit_raft::storage::{Identity, RedbStorage};
@@ -81,7 +80,7 @@ async fn open(
         coordinator,
     ));
     let backend = Arc::new(NodeBackend::new(Arc::clone(&inner)));
-    let server = server.serve(Arc::new(Routes::new(backend)), ServerLimits::default());
+    let server = server.serve(Arc::new(ClusterApi::new(backend, ApiLimits::default())), ServerLimits::default());
     let became = match (identity.cluster, identity.raft_id) {
         (Some(cluster), Some(raft_id)) => resume(&inner, cluster, raft_id).await,
         _ => enter(&inner).await,
@@ -140,7 +139,7 @@ async fn resume(inner: &Inner, cluster: ClusterId, raft_id: RaftId) -> Result<()
     let view = inner.view();
     if raft_id == RaftId::BOOTSTRAP && view.state.cluster().is_none() {
         // The process died while it formed the cluster; nobody else can have joined.
-        form(inner, cluster).await?;
+        form(inner).await?;
         inner.set_phase(Phase::Member);
         return Ok(());
     }
@@ -179,7 +178,7 @@ async fn enter(inner: &Inner) -> Result<(), StartError> {
         let cluster = ClusterId::from_bytes(uuid::Uuid::new_v4().into_bytes());
         remember(inner, cluster, RaftId::BOOTSTRAP)?;
         open_control(inner, cluster, RaftId::BOOTSTRAP).await?;
-        form(inner, cluster).await?;
+        form(inner).await?;
         inner.set_phase(Phase::Member);
         return Ok(());
     }
@@ -245,25 +244,9 @@ async fn open_control(
 }
 
 /// Forms the cluster on this node alone.
-async fn form(inner: &Inner, cluster: ClusterId) -> Result<(), StartError> {
-    let control = inner.member_control();
-    let failed = |source: Box<dyn std::error::Error + Send + Sync>| StartError::Control { source };
-    control.initialize().await.map_err(|source| failed(Box::new(source)))?;
-    let mut view = control.view();
-    while !view.leadership.is_leader {
-        view = control.changed(view.version).await;
-    }
-    let bootstrap = Command::Bootstrap {
-        cluster,
-        config: inner.settings.config.clone(),
-        node: inner.spec.clone(),
-        at: inner.clock.wall(),
-    };
-    match control.propose(bootstrap).await {
-        Ok(_) => Ok(()),
-        Err(ProposeError::Rejected(clusterkit_core::command::Rejected::AlreadyFormed {
-            cluster: formed,
-        })) if formed == cluster => Ok(()),
-        Err(error) => Err(failed(Box::new(error))),
-    }
+async fn form(inner: &Inner) -> Result<(), StartError> {
+    let config = inner.settings.config.clone();
+    let formed =
+        inner.member_control().initialize(config, inner.spec.clone(), inner.clock.wall()).await;
+    formed.map_err(|source| StartError::Control { source: Box::new(source) })
 }

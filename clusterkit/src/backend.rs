@@ -1,0 +1,196 @@
+//! What the HTTP endpoints see of this node.
+//!
+//! The endpoints themselves, their documents and their status codes are in `clusterkit-http`.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use clusterkit_core::command::{Applied, Rejected};
+use clusterkit_core::control::{ControlPlane, ProposeError};
+use clusterkit_core::coordinator::plan_request;
+use clusterkit_core::id::{NodeId, PartitionId, PlanId};
+use clusterkit_core::node::NodeSpec;
+use clusterkit_core::state::ClusterState;
+use clusterkit_http::api::compat::{JoinDocument, JoinReply as JoinDone};
+use clusterkit_http::api::v1::{MoveDocument, RebalanceDocument};
+use clusterkit_http::api::{Problem, ProblemCode};
+use clusterkit_http::backend::{Backend, Identity, NodeInfo};
+use clusterkit_raft::transport::PeerHandler;
+
+use crate::error::NodeError;
+use crate::inner::{Inner, Phase};
+use crate::messages::{JoinReply, JoinRequest, Refusal, Wanted};
+use crate::peer::Peers;
+
+/// This node, as the endpoints see it.
+#[derive(Debug)]
+pub(crate) struct NodeBackend {
+    inner: Arc<Inner>,
+    peers: Arc<Peers>,
+}
+
+impl NodeBackend {
+    pub(crate) fn new(inner: Arc<Inner>) -> Self {
+        let peers = Arc::new(Peers(Arc::clone(&inner)));
+        Self { inner, peers }
+    }
+}
+
+#[async_trait]
+impl Backend for NodeBackend {
+    fn control(&self) -> Option<Arc<dyn ControlPlane>> {
+        // A node that is no member any more must not go on serving its last map.
+        if self.inner.phase() >= Phase::Left {
+            return None;
+        }
+        let control: Arc<dyn ControlPlane> = self.inner.control()?.clone();
+        Some(control)
+    }
+
+    fn peer(&self) -> Arc<dyn PeerHandler> {
+        Arc::<Peers>::clone(&self.peers)
+    }
+
+    fn identity(&self) -> Identity {
+        Identity { cluster: self.inner.cluster(), raft_id: self.inner.raft_id() }
+    }
+
+    fn info(&self) -> NodeInfo {
+        let clock = &self.inner.clock;
+        NodeInfo {
+            id: self.inner.spec.id.clone(),
+            name: Arc::clone(&self.inner.spec.name),
+            uptime: clock.now().saturating_since(self.inner.started),
+            last_sync: clock.wall(),
+        }
+    }
+
+    fn unready_because(&self) -> Option<String> {
+        match self.inner.control() {
+            Some(control) => self.inner.unready(&control.view()),
+            None => Some(String::from("not a member yet")),
+        }
+    }
+
+    fn legacy_addresses(&self) -> bool {
+        self.inner.settings.legacy_addresses
+    }
+
+    async fn join(&self, join: JoinDocument) -> Result<JoinDone, Problem> {
+        let node = join.node;
+        let id = NodeId::new(&node.id).map_err(|error| invalid(&error))?;
+        let address = node.address();
+        let who = self.inner.identify(&address).await.map_err(|error| {
+            let message = format!("node `{id}` announced {address}, where nobody answers: {error}");
+            Problem::new(ProblemCode::AddressUnverified, message)
+        })?;
+        let mut spec = NodeSpec::new(id, who.disk, &address);
+        spec.incarnation = who.incarnation;
+        spec.services = Arc::new(node.services);
+        if !node.name.is_empty() {
+            spec.name = Arc::from(node.name.as_str());
+        }
+        let request = JoinRequest { spec, member: None, wanted: Wanted::default() };
+        match self.inner.admit(request).await {
+            JoinReply::Admitted { cluster, .. } => {
+                let nodes = self.inner.view().state.nodes().len();
+                Ok(JoinDone::new(cluster.to_string(), nodes, node.id))
+            }
+            JoinReply::NotLeader { .. } => {
+                Err(Problem::new(ProblemCode::NotLeader, "this node does not lead"))
+            }
+            JoinReply::Later { reason } => Err(Problem::new(ProblemCode::NotReady, reason)),
+            JoinReply::Refused { refusal, reason } => {
+                let code = match refusal {
+                    Refusal::NodeIdInUse => ProblemCode::NodeIdTaken,
+                    Refusal::Mismatch => ProblemCode::ConfigMismatch,
+                    Refusal::Unverified => ProblemCode::AddressUnverified,
+                    Refusal::AddressInUse | Refusal::Removed | Refusal::Other => {
+                        ProblemCode::Rejected
+                    }
+                };
+                Err(Problem::new(code, reason))
+            }
+        }
+    }
+
+    async fn drain(&self, node: &NodeId, on: bool, leave: bool) -> Result<Applied, Problem> {
+        self.inner.drain(node, on, leave).await.map_err(|error| problem(&error))
+    }
+
+    async fn remove(&self, node: &NodeId, force: bool) -> Result<Applied, Problem> {
+        self.inner.remove(node, force).await.map_err(|error| problem(&error))
+    }
+
+    async fn rebalance(&self, dry_run: bool) -> Result<RebalanceDocument, Problem> {
+        let view = self.inner.view();
+        let basis = view.state.plan_basis();
+        let request = plan_request(&view.state, basis)
+            .ok_or_else(|| Problem::new(ProblemCode::NotReady, "no node takes data"))?;
+        let (request, placement) =
+            self.inner.compute(request).await.map_err(|error| problem(&error))?;
+        let mut document = RebalanceDocument::default();
+        document.dry_run = dry_run;
+        document.epoch = request.base;
+        document.copies = placement.moves as usize;
+        document.moves = moves(&view.state, &request.members, &placement);
+        if !dry_run {
+            let command = request.command(&placement, self.inner.clock.wall());
+            let applied = self.inner.member_control().propose(command).await;
+            let applied = applied.map_err(|error| problem(&NodeError::Propose(error)))?;
+            document.plan = (!document.moves.is_empty()).then_some(PlanId(applied.index.0));
+        }
+        Ok(document)
+    }
+}
+
+/// Returns the partitions whose members or primary differ between `state` and `placement`.
+fn moves(
+    state: &ClusterState,
+    members: &[clusterkit_core::id::RaftId],
+    placement: &clusterkit_core::placement::Placement,
+) -> Vec<MoveDocument> {
+    let name = |id: clusterkit_core::id::RaftId| {
+        state.node_record(id).map_or_else(|| id.to_string(), |node| node.id.to_string())
+    };
+    let mut moves = Vec::new();
+    for (i, partition) in state.partitions().iter().enumerate() {
+        let from: Vec<String> = partition.members().map(name).collect();
+        let row = placement.rows.row(i).iter().filter_map(|&at| members.get(usize::from(at)));
+        let to: Vec<String> = row.map(|&id| name(id)).collect();
+        let same = from.first() == to.first()
+            && from.len() == to.len()
+            && from.iter().all(|node| to.contains(node));
+        if !same {
+            moves.push(MoveDocument::new(PartitionId::from_index(i), from, to));
+        }
+    }
+    moves
+}
+
+fn invalid(error: &clusterkit_core::config::ConfigError) -> Problem {
+    Problem::invalid(&error.field, &error.value, &error.limit)
+}
+
+fn problem(error: &NodeError) -> Problem {
+    let code = match error {
+        NodeError::UnknownNode { .. } => ProblemCode::UnknownNode,
+        NodeError::Placement { .. } => ProblemCode::Internal,
+        NodeError::Timeout { .. } => ProblemCode::OutcomeUnknown,
+        NodeError::Lookup(_) | NodeError::NotPrimary { .. } => ProblemCode::StaleRoute,
+        NodeError::Propose(error) => match error {
+            ProposeError::Rejected(Rejected::HoldsPartitions { .. } | Rejected::LastNode { .. }) => {
+                ProblemCode::Unsafe
+            }
+            ProposeError::Rejected(Rejected::StaleEpoch { .. }) => ProblemCode::StaleEpoch,
+            ProposeError::Rejected(Rejected::UnknownNode { .. }) => ProblemCode::UnknownNode,
+            ProposeError::Rejected(_) => ProblemCode::Rejected,
+            ProposeError::NoLeader { .. } => ProblemCode::NoLeader,
+            ProposeError::Unknown { .. } => ProblemCode::OutcomeUnknown,
+            ProposeError::Stopped { .. } => ProblemCode::ShuttingDown,
+            ProposeError::TooLarge { .. } => ProblemCode::BodyTooLarge,
+            _ => ProblemCode::Internal,
+        },
+    };
+    Problem::new(code, error)
+}
