@@ -17,6 +17,7 @@ use clusterkit_http::api::{Problem, ProblemCode};
 use clusterkit_http::backend::{Backend, Identity, NodeInfo};
 use clusterkit_raft::transport::PeerHandler;
 
+use crate::address::HostPort;
 use crate::error::NodeError;
 use crate::inner::{Inner, Phase};
 use crate::messages::{JoinReply, JoinRequest, Refusal, Wanted};
@@ -79,7 +80,13 @@ impl Backend for NodeBackend {
     async fn join(&self, join: JoinDocument) -> Result<JoinDone, Problem> {
         let node = join.node;
         let id = NodeId::new(&node.id).map_err(|error| invalid(&error))?;
-        let address = node.address();
+        // Earlier releases send the port inside `ip`, and then 0 beside it.
+        let address = match node.port {
+            0 => node.ip.clone(),
+            port => format!("{}:{port}", node.ip),
+        };
+        let address = HostPort::parse("node.ip", &address).map_err(|error| invalid(&error))?;
+        let address = address.or_loopback().to_string();
         let who = self.inner.identify(&address).await.map_err(|error| {
             let message = format!("node `{id}` announced {address}, where nobody answers: {error}");
             Problem::new(ProblemCode::AddressUnverified, message)

@@ -11,8 +11,8 @@ use clusterkit_core::coordinator::Coordinator;
 use clusterkit_core::id::{ClusterId, RaftId};
 use clusterkit_core::node::NodeSpec;
 use clusterkit_http::transport::HttpTransport;
-use clusterkit_raft::storage::Identity;
-use clusterkit_raft::{RaftControlPlane, Storage};
+use clusterkit_raft::storage::{Identity, Storage};
+use clusterkit_raft::RaftControlPlane;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 

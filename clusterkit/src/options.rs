@@ -15,7 +15,7 @@ use clusterkit_core::detector::DetectorConfig;
 use clusterkit_core::hash::{HashAlgorithm, HashConfig};
 use clusterkit_core::id::NodeId;
 use clusterkit_core::placement::{MinimalMove, PlacementStrategy};
-use clusterkit_raft::Storage;
+use clusterkit_raft::storage::Storage;
 
 use crate::address::{self, HostPort};
 use crate::hooks::Hooks;

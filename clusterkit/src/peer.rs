@@ -16,7 +16,7 @@ use clusterkit_raft::transport::{PeerAddress, PeerError, PeerHandler, RpcKind, T
 
 use crate::inner::Inner;
 use crate::messages::{
-    self, JoinReply, JoinRequest, Pulse, PulseReply, Refusal, Whoami, decode, encode,
+    JoinReply, JoinRequest, Pulse, PulseReply, Refusal, Whoami, decode, encode,
 };
 
 /// How long a node is given to answer who it is.
@@ -65,7 +65,7 @@ impl Inner {
         let asked = self.transport.send(&peer, RpcKind::Identify, Bytes::new());
         match tokio::time::timeout(IDENTIFY_LIMIT, asked).await {
             Ok(Ok(answer)) => {
-                messages::decode(RpcKind::Identify, &answer).map_err(|error| error.to_string())
+                decode(RpcKind::Identify, &answer).map_err(|error| error.to_string())
             }
             Ok(Err(error)) => Err(describe(&error)),
             Err(_) => Err(format!("{address} did not answer within {IDENTIFY_LIMIT:?}")),
@@ -96,7 +96,7 @@ impl Inner {
         match heard {
             Heard::Counted => PulseReply::Counted,
             Heard::Stale => PulseReply::Superseded,
-            Heard::Unknown => PulseReply::Unknown,
+            _ => PulseReply::Unknown,
         }
     }
 

@@ -14,9 +14,9 @@ use clusterkit_http::client::ClientLimits;
 use clusterkit_http::routes::{ApiLimits, ClusterApi};
 use clusterkit_http::server::{RunningServer, Server, ServerLimits};
 use clusterkit_http::transport::HttpTransport;
-use clusterkit_raft::storage::{Identity, RedbStorage};
+use clusterkit_raft::storage::{Identity, RedbStorage, Storage};
 use clusterkit_raft::transport::Transport;
-use clusterkit_raft::{RaftControlPlane, RaftOptions, Storage};
+use clusterkit_raft::{RaftControlPlane, RaftOptions};
 
 use crate::address;
 use crate::backend::NodeBackend;
