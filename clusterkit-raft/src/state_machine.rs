@@ -255,3 +255,24 @@ impl RaftSnapshotBuilder<TypeConfig> for StateMachine {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_nobody_can_read_stops_the_node() {
+        let mut state = Arc::new(ClusterState::new());
+        let before = Arc::clone(&state);
+        for bytes in [&b""[..], b"\x02", b"\x01\xff\xff\xff"] {
+            let command = CommandBytes(Bytes::from_static(bytes));
+            let error = apply_command(&mut state, 7, &command).unwrap_err();
+            let text = error.to_string();
+            assert!(
+                text.starts_with("cannot apply log entry 7: command "),
+                "{text}"
+            );
+            assert_eq!(state, before);
+        }
+    }
+}

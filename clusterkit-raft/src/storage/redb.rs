@@ -3,8 +3,11 @@
 //! Three tables (log, meta, snapshot); every value carries a checksum over its key and content,
 //! because redb verifies its own checksums only when it repairs. A damaged file is an error that
 //! names the path, never a panic. What the records mean is not known here.
+//!
+//! Beside it lies a lock file, and for a moment a new file is made under another name: a process
+//! killed while making it leaves nothing that looks damaged.
 
-use std::fs;
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -19,6 +22,12 @@ use crate::panics::panic_text;
 
 /// The name of the file within the data directory.
 pub const DATABASE_FILE: &str = "clusterkit.redb";
+
+/// The name of the file whose lock says that the directory is in use.
+const LOCK_FILE: &str = "clusterkit.lock";
+
+/// The name under which a new file is made.
+const NEW_FILE: &str = "clusterkit.redb.new";
 
 /// The newest layout of the file that this build reads and writes.
 const FORMAT: u8 = 1;
@@ -40,7 +49,14 @@ const SUM_BYTES: usize = 8;
 #[derive(Debug)]
 pub struct RedbStorage {
     path: PathBuf,
-    database: RwLock<Option<Database>>,
+    open: RwLock<Option<Open>>,
+}
+
+#[derive(Debug)]
+struct Open {
+    database: Database,
+    /// Held, not used: released after the database.
+    _lock: File,
 }
 
 impl RedbStorage {
@@ -54,21 +70,37 @@ impl RedbStorage {
     /// - [`StorageError::Io`] when the system fails otherwise, such as a full disk.
     pub fn open(directory: impl AsRef<Path>) -> Result<Self, StorageError> {
         let directory = directory.as_ref();
-        fs::create_dir_all(directory).map_err(|source| StorageError::NotWritable {
-            path: directory.to_path_buf(),
-            source,
-        })?;
         let path = directory.join(DATABASE_FILE);
-        guarded(&path, || {
+        let lock = lock(directory)?;
+        let made = path.exists();
+        let file = if made {
+            path.clone()
+        } else {
+            directory.join(NEW_FILE)
+        };
+        if !made {
+            remove_if_there(&file)?;
+        }
+        let database = guarded(&path, || {
             let database = Database::builder()
                 .set_cache_size(CACHE_BYTES)
-                .create(&path)
+                .create(&file)
                 .map_err(|error| opening(&path, error))?;
             prepare(&path, &database)?;
-            Ok(Self {
-                path: path.clone(),
-                database: RwLock::new(Some(database)),
-            })
+            Ok(database)
+        })?;
+        if !made {
+            let publish = fs::rename(&file, &path)
+                .and_then(|()| File::open(directory))
+                .and_then(|directory| directory.sync_all());
+            publish.map_err(|source| not_writable(&path, source))?;
+        }
+        Ok(Self {
+            path,
+            open: RwLock::new(Some(Open {
+                database,
+                _lock: lock,
+            })),
         })
     }
 
@@ -77,14 +109,14 @@ impl RedbStorage {
         &self,
         work: impl FnOnce(&Database) -> Result<T, redb::Error>,
     ) -> Result<T, StorageError> {
-        let database = self.database.read().unwrap_or_else(PoisonError::into_inner);
-        let Some(database) = database.as_ref() else {
+        let open = self.open.read().unwrap_or_else(PoisonError::into_inner);
+        let Some(open) = open.as_ref() else {
             return Err(StorageError::Closed {
                 path: self.path.clone(),
             });
         };
         guarded(&self.path, || {
-            work(database).map_err(|error| failed(&self.path, error))
+            work(&open.database).map_err(|error| failed(&self.path, error))
         })
     }
 
@@ -206,17 +238,50 @@ impl Storage for RedbStorage {
     }
 
     fn close(&self) {
-        let database = self
-            .database
+        let open = self
+            .open
             .write()
             .unwrap_or_else(PoisonError::into_inner)
             .take();
         // Dropping redb writes its clean-shutdown mark; a panic there must not reach the caller.
-        let _ = catch_unwind(AssertUnwindSafe(|| drop(database)));
+        let _ = catch_unwind(AssertUnwindSafe(|| drop(open)));
     }
 
     fn location(&self) -> PathBuf {
         self.path.clone()
+    }
+}
+
+/// Creates `directory` where missing and takes its lock.
+fn lock(directory: &Path) -> Result<File, StorageError> {
+    fs::create_dir_all(directory).map_err(|source| not_writable(directory, source))?;
+    let path = directory.join(LOCK_FILE);
+    let file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(&path)
+        .map_err(|source| not_writable(&path, source))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(StorageError::Locked {
+            path: directory.to_path_buf(),
+        }),
+        Err(TryLockError::Error(source)) => Err(not_writable(&path, source)),
+    }
+}
+
+fn not_writable(path: &Path, source: io::Error) -> StorageError {
+    StorageError::NotWritable {
+        path: path.to_path_buf(),
+        source,
+    }
+}
+
+fn remove_if_there(path: &Path) -> Result<(), StorageError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(not_writable(path, error)),
+        _ => Ok(()),
     }
 }
 

@@ -6,5 +6,6 @@
 )]
 
 mod cluster;
+mod failing;
 mod lab;
 mod storage;

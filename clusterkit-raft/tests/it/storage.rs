@@ -92,6 +92,15 @@ fn a_directory_open_twice_is_locked() {
 }
 
 #[test]
+fn a_process_killed_while_making_the_file_leaves_nothing_in_the_way() {
+    let directory = tempfile::tempdir().unwrap();
+    fs::write(directory.path().join("clusterkit.redb.new"), "half").unwrap();
+    fill(directory.path());
+    assert_eq!(read_all(directory.path()).unwrap(), (200, 20_000));
+    assert!(!directory.path().join("clusterkit.redb.new").exists());
+}
+
+#[test]
 fn a_path_that_cannot_be_a_directory_is_not_writable() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("file");
