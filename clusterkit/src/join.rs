@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use clusterkit_core::id::{ClusterId, RaftId};
-use clusterkit_raft::transport::{PeerAddress, RpcKind, Transport};
+use clusterkit_raft::transport::{PeerAddress, RpcKind, Transport, TransportError};
 
 use crate::error::JoinError;
 use crate::inner::Inner;
@@ -40,10 +40,17 @@ impl Inner {
         let asking = async {
             let mut pause = ROUND_PAUSE.0;
             loop {
+                let mut foreign = None;
+                let mut heard = false;
                 for seed in seeds {
-                    if let Some(result) = self.ask_seed(seed, &request, &mut last).await {
-                        return result;
+                    match self.ask_seed(seed, &request, &mut last).await {
+                        Answer::Final(result) => return result,
+                        Answer::Again { heard: now } => heard |= now,
+                        Answer::Foreign(reason) => foreign = Some(reason),
                     }
+                }
+                if let Some(reason) = foreign.filter(|_| !heard) {
+                    return Err(JoinError::Mismatch { reason });
                 }
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(ROUND_PAUSE.1);
@@ -58,47 +65,60 @@ impl Inner {
         }
     }
 
-    /// Asks one seed and, when it names one, the leader. Returns none where asking again may help.
+    /// Asks one seed and, when it names one, the leader.
     async fn ask_seed(
         &self,
         seed: &str,
         request: &JoinRequest,
         last: &mut BTreeMap<String, String>,
-    ) -> Option<Result<(ClusterId, RaftId), JoinError>> {
+    ) -> Answer {
         let mut asked = seed.to_owned();
         // A leader may change between two answers: follow twice, then start over.
         for _ in 0..3 {
             let reply = match self.ask(&asked, request).await {
                 Ok(reply) => reply,
-                Err(error) => {
-                    last.insert(asked, error);
-                    return None;
+                Err(Unanswered::Foreign(reason)) => {
+                    last.insert(asked, reason.clone());
+                    return Answer::Foreign(reason);
+                }
+                Err(Unanswered::Silent(reason)) => {
+                    last.insert(asked, reason);
+                    return Answer::Again { heard: false };
                 }
             };
-            match reply {
-                JoinReply::Admitted { cluster, raft_id } => return Some(Ok((cluster, raft_id))),
-                JoinReply::NotLeader { leader: Some(leader) } if leader != asked => asked = leader,
-                JoinReply::NotLeader { .. } => {
-                    last.insert(asked, String::from("no leader is elected"));
-                    return None;
+            let later = match reply {
+                JoinReply::Admitted { cluster, raft_id } => {
+                    return Answer::Final(Ok((cluster, raft_id)));
                 }
-                JoinReply::Later { reason } => {
-                    last.insert(asked, reason);
-                    return None;
+                JoinReply::Refused { refusal, reason } => {
+                    return Answer::Final(Err(refused(refusal, reason)));
                 }
-                JoinReply::Refused { refusal, reason } => return Some(Err(refused(refusal, reason))),
-            }
+                JoinReply::NotLeader { leader: Some(leader) } if leader != asked => {
+                    asked = leader;
+                    continue;
+                }
+                JoinReply::NotLeader { .. } => String::from("no leader is elected"),
+                JoinReply::Later { reason } => reason,
+            };
+            last.insert(asked, later);
+            return Answer::Again { heard: true };
         }
-        None
+        Answer::Again { heard: true }
     }
 
-    async fn ask(&self, address: &str, request: &JoinRequest) -> Result<JoinReply, String> {
+    async fn ask(&self, address: &str, request: &JoinRequest) -> Result<JoinReply, Unanswered> {
         let peer = PeerAddress::seed(address);
         let sent = self.transport.send(&peer, RpcKind::Join, encode(RpcKind::Join, request));
         match tokio::time::timeout(ANSWER_LIMIT, sent).await {
-            Ok(Ok(answer)) => decode(RpcKind::Join, &answer).map_err(|error| error.to_string()),
-            Ok(Err(error)) => Err(describe(&error)),
-            Err(_) => Err(format!("no answer within {ANSWER_LIMIT:?}")),
+            Ok(Ok(answer)) => decode(RpcKind::Join, &answer)
+                .map_err(|error| Unanswered::Silent(error.to_string())),
+            Ok(Err(TransportError::Refused { reason, .. })) => Err(Unanswered::Foreign(format!(
+                "{address} refuses node `{}` of cluster {}: {reason}",
+                self.spec.id,
+                self.cluster().map_or_else(|| String::from("none"), |id| id.to_string()),
+            ))),
+            Ok(Err(error)) => Err(Unanswered::Silent(describe(&error))),
+            Err(_) => Err(Unanswered::Silent(format!("no answer within {ANSWER_LIMIT:?}"))),
         }
     }
 
@@ -123,6 +143,24 @@ impl Inner {
         };
         tokio::time::timeout(LOOK_AROUND, looking).await.unwrap_or(false)
     }
+}
+
+/// What asking one seed led to.
+enum Answer {
+    /// Admitted, or refused for good.
+    Final(Result<(ClusterId, RaftId), JoinError>),
+    /// Asking again may help; `heard` tells whether anybody of this cluster spoke.
+    Again { heard: bool },
+    /// Somebody of another cluster answers there.
+    Foreign(String),
+}
+
+/// Why there is no reply to a request.
+enum Unanswered {
+    /// Nobody answered, or not understandably.
+    Silent(String),
+    /// The node there refuses this one as not of its cluster.
+    Foreign(String),
 }
 
 fn refused(refusal: Refusal, reason: String) -> JoinError {
