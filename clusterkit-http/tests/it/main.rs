@@ -8,5 +8,6 @@ mod compat;
 mod exchange;
 mod fake;
 mod peers;
+mod raft;
 mod raw;
 mod watch;
