@@ -100,6 +100,13 @@ impl<'a> Call<'a> {
         Fut: Future<Output = Result<T, E>>,
         E: CallFailure,
     {
+        let count = self.client.topology().partition_count();
+        if self.partition.value() >= count {
+            return Err(CallError::NoSuchPartition {
+                partition: self.partition,
+                count,
+            });
+        }
         let mut run = Run::new(&self);
         let mut last_error = None;
         loop {

@@ -125,13 +125,24 @@ pub enum CallError<E: CallFailure> {
         /// How long the call took.
         after: Duration,
     },
+    /// There is no such partition. Nothing was sent, a retry cannot help. Calls by key never see it.
+    #[error("partition {partition} does not exist, the cluster has {count}")]
+    NoSuchPartition {
+        /// What was asked for.
+        partition: PartitionId,
+        /// How many there are.
+        count: u32,
+    },
 }
 
 impl<E: CallFailure> CallError<E> {
     /// Tells whether the call surely had no effect, so that anybody may repeat it.
     #[must_use]
     pub const fn is_without_effect(&self) -> bool {
-        matches!(self, Self::Unserved { .. } | Self::NoTarget { .. })
+        matches!(
+            self,
+            Self::Unserved { .. } | Self::NoTarget { .. } | Self::NoSuchPartition { .. }
+        )
     }
 
     /// Returns the error of the last attempt, where there is one.
@@ -140,7 +151,7 @@ impl<E: CallFailure> CallError<E> {
         match self {
             Self::Refused { source, .. } => Some(source),
             Self::Unknown { source, .. } | Self::Unserved { source, .. } => source.as_ref(),
-            Self::NoTarget { .. } => None,
+            Self::NoTarget { .. } | Self::NoSuchPartition { .. } => None,
         }
     }
 }

@@ -23,6 +23,8 @@
 //! # }
 //! ```
 //!
+//! A client lives in a tokio runtime, from [`Client::connect`] on: its one background task runs there.
+//!
 //! What it does not do: speak the application's protocol (that is the closure's), keep data, take
 //! part in the cluster. The embedded node is in the crate `clusterkit`.
 

@@ -400,3 +400,16 @@ async fn a_call_can_be_spawned() {
     let reply = spawnable(call.send(|_| async { Ok::<_, Failure>(7) })).await;
     assert_eq!(reply.unwrap(), 7);
 }
+
+#[tokio::test]
+async fn a_partition_that_does_not_exist_is_refused_at_once() {
+    let (_nodes, _, client) = three(Manner::Streams).await;
+    let (result, asked) = asked(client.call_partition(PartitionId(16)), |_, _| Ok(())).await;
+    let error = result.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "partition 16 does not exist, the cluster has 16"
+    );
+    assert!(asked.is_empty());
+    assert!(client.write_set(PartitionId(16)).is_empty());
+}
