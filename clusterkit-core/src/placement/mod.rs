@@ -1,20 +1,25 @@
 //! Placement: which nodes hold and lead each partition, as a pure function of values.
 //!
-//! `MinimalMove` finds, for any current rows, a placement that is valid, exactly balanced within
+//! [`MinimalMove`] finds, for any current rows, a placement that is valid, exactly balanced within
 //! the zones and weights, and reached with the fewest copies possible; it delivers a
-//! [`Certificate`] that anybody can check with `verify`. Its rooms, in the order of the work:
+//! [`Certificate`] that anybody can check with [`verify`](verify()). Its rooms, in the order of the work:
 //! the input put in order (`problem`), fair shares (`targets`), the replica flow (`flow`),
 //! primaries (`primary`), prices (`certificate`).
+//!
+//! [`Rendezvous`] and [`Ring`] are stateless and promise less; they are here because people know
+//! them.
 //!
 //! Nothing here performs a move: the result is a target. How a plan is carried out, step by step,
 //! is the business of the cluster state and the migration engine.
 
+mod answer;
 mod certificate;
 #[allow(
     clippy::cast_possible_truncation,
     reason = "`PlacementInput::validate` bounds nodes by u16 and partitions times row length by u32"
 )]
 mod flow;
+mod hashed;
 mod input;
 mod minimal;
 mod mix;
@@ -25,6 +30,8 @@ mod outcome;
 )]
 mod primary;
 mod problem;
+mod rendezvous;
+mod ring;
 mod rows;
 mod stage;
 mod systematic;
@@ -40,6 +47,8 @@ pub use outcome::{
     Certificate, LEAD_CHANGE_COST, LEAD_VIOLATION_COST, Placement, PlacementFlags, PlacementStats,
     changes,
 };
+pub use rendezvous::Rendezvous;
+pub use ring::Ring;
 pub use rows::{NO_NODE, Rows};
 pub use verify::{Verdict, VerifyError, verify};
 

@@ -139,6 +139,12 @@ impl Assignment {
             .sum()
     }
 
+    /// Returns how many rows are led beyond the upper bounds of their nodes.
+    pub(in crate::placement) fn excess(&self) -> u32 {
+        let nodes = self.count.iter().zip(&self.ceil);
+        nodes.map(|(count, ceil)| count.saturating_sub(*ceil)).sum()
+    }
+
     pub(in crate::placement) const fn rounds(&self) -> u32 {
         self.rounds
     }

@@ -5,16 +5,15 @@
 //! [`assign`]. Joint optimality of rows and primaries is not sought: it is not a flow.
 
 mod assign;
+mod failover;
 
-use alloc::vec;
 use alloc::vec::Vec;
 
-pub(super) use self::assign::Assignment;
+use self::assign::Assignment;
+pub(super) use self::failover::failover;
 use super::flow::{Budget, Stuck};
-use super::input::{PlacementInput, Standing};
-use super::mix::{mix, node_key};
-use super::outcome::{LEAD_CHANGE_COST, Placement};
-use super::problem::{Problem, by_id};
+use super::outcome::LEAD_CHANGE_COST;
+use super::problem::Problem;
 use super::rows::{NO_NODE, Rows};
 use super::targets::Targets;
 
@@ -85,116 +84,4 @@ fn add_candidates(
         };
         (node, cost)
     }));
-}
-
-/// Replaces exactly the primaries that are not live, on unchanged rows.
-///
-/// Every other row has one candidate, its present primary; the bounds are widened to what nodes
-/// lead already, so that the orphans go where they disturb the balance least.
-pub(super) fn failover(input: &PlacementInput, live: &[bool]) -> Placement {
-    let order = by_id(input);
-    let mut rank = vec![NO_NODE; input.nodes.len()];
-    for (at, &node) in (0u16..).zip(&order) {
-        rank[usize::from(node)] = at;
-    }
-    let is_live = |node: u16| live.get(usize::from(node)).copied().unwrap_or(false);
-    let can_lead = |node: u16| {
-        input.nodes.get(usize::from(node)).is_some_and(|record| {
-            is_live(node) && record.may_lead && record.standing != Standing::Excluded
-        })
-    };
-    let partitions = input.partition_count as usize;
-    let (floor, ceil) = widened_shares(input, &order, &rank, &can_lead);
-    let mut assignment = Assignment::new(partitions, floor, ceil);
-    let mut candidates = Vec::new();
-    for partition in 0..partitions {
-        candidates.clear();
-        match input
-            .current
-            .primary(partition)
-            .filter(|&node| can_lead(node))
-        {
-            Some(primary) => candidates.push((rank[usize::from(primary)], 0)),
-            None => candidates.extend(
-                input
-                    .current
-                    .members(partition)
-                    .filter(|&node| can_lead(node))
-                    .map(|node| {
-                        let late = !input.nodes[usize::from(node)].is_eligible();
-                        (rank[usize::from(node)], LEAD_CHANGE_COST + i64::from(late))
-                    }),
-            ),
-        }
-        candidates.sort_unstable();
-        candidates.dedup_by_key(|candidate| candidate.0);
-        assignment.push_row(&candidates);
-    }
-    let key = |&node: &u16| {
-        mix(
-            node_key(input.nodes[usize::from(node)].id.as_str()),
-            input.policy.salt,
-        )
-    };
-    let keys: Vec<u64> = order.iter().map(key).collect();
-    let mut budget = Budget {
-        spent: 0,
-        limit: u64::MAX,
-    };
-    let solved = assignment.solve(&keys, &mut budget);
-    let chosen = |partition: usize| match assignment.chosen(partition) {
-        NO_NODE => None,
-        rank => Some(order[usize::from(rank)]),
-    };
-    let mut rows = Rows::with_capacity(partitions, input.replication_factor as usize);
-    let mut leaderless = 0;
-    for partition in 0..partitions {
-        let primary = chosen(partition);
-        let others = input
-            .current
-            .members(partition)
-            .filter(|&node| Some(node) != primary);
-        rows.push_led(primary, others);
-        leaderless += u32::from(primary.is_none() && !rows.row(partition).is_empty());
-    }
-    let mut placement = Placement::new(input, rows);
-    placement.flags.leaderless = leaderless;
-    placement.flags.fallback = solved.is_err();
-    placement.stats.primary_rounds = assignment.rounds();
-    placement.stats.work = budget.spent;
-    placement
-}
-
-/// Returns the bounds of the fair shares among the nodes that can lead, widened to what they lead.
-fn widened_shares(
-    input: &PlacementInput,
-    order: &[u16],
-    rank: &[u16],
-    can_lead: &dyn Fn(u16) -> bool,
-) -> (Vec<u32>, Vec<u32>) {
-    let mut count = vec![0u32; order.len()];
-    for partition in 0..input.partition_count as usize {
-        if let Some(primary) = input
-            .current
-            .primary(partition)
-            .filter(|&node| can_lead(node))
-        {
-            count[usize::from(rank[usize::from(primary)])] += 1;
-        }
-    }
-    let weight = |node: u16| {
-        let record = &input.nodes[usize::from(node)];
-        match record.is_eligible() && can_lead(node) {
-            true => u64::from(record.weight),
-            false => 0,
-        }
-    };
-    let weights: u64 = order.iter().map(|&node| weight(node)).sum::<u64>().max(1);
-    let share = |node: u16| u64::from(input.partition_count) * weight(node);
-    let small = |value: u64| u32::try_from(value).unwrap_or(u32::MAX);
-    let bounds = |(&node, &led): (&u16, &u32)| {
-        let (floor, ceil) = (share(node) / weights, share(node).div_ceil(weights));
-        (small(floor).min(led), small(ceil).max(led))
-    };
-    order.iter().zip(&count).map(bounds).unzip()
 }

@@ -2,7 +2,9 @@
 //!
 //! `scenario` builds inputs, `reference` knows the exact optima by other means, the rest asserts.
 
+mod failover;
 mod golden;
+mod hashed;
 mod limits;
 mod properties;
 mod reference;
