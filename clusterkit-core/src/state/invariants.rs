@@ -45,6 +45,11 @@ impl ClusterState {
                     "partition {id} names {unknown}, which is no member"
                 ));
             }
+            if let Some(early) = named.iter().find(|node| self.was_never_active(**node)) {
+                return Err(format!(
+                    "partition {id} names {early}, which has never been active"
+                ));
+            }
             match partition.primary {
                 Some(primary) if !self.is_live(primary) => {
                     return Err(format!("partition {id}: the primary {primary} is live"));

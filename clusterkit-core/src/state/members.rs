@@ -372,7 +372,8 @@ impl ClusterState {
             }
             let id = PartitionId::from_index(i);
             let mut partition = self.partitions[i].clone();
-            if partition.is_member(raft_id) {
+            let knew = |a: &Absence| a.held.contains(&id) || a.copied.contains(&id);
+            if partition.is_member(raft_id) && absence.as_ref().is_some_and(knew) {
                 let behind = partition
                     .behind
                     .iter()
@@ -557,7 +558,7 @@ impl ClusterState {
     }
 
     /// Tells whether `node` has been joining ever since it was admitted.
-    fn was_never_active(&self, node: RaftId) -> bool {
+    pub(super) fn was_never_active(&self, node: RaftId) -> bool {
         let joining = |node: &Arc<Node>| node.status == NodeStatus::Joining;
         self.node(node).is_some_and(joining)
             || self

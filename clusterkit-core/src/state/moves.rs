@@ -103,9 +103,14 @@ impl ClusterState {
         if has_duplicates(row) {
             return refuse(String::from("a node is named twice"));
         }
-        row.iter()
-            .find(|node| self.node(**node).is_none())
-            .map_or(Ok(()), |unknown| refuse(format!("{unknown} is no member")))
+        if let Some(unknown) = row.iter().find(|node| self.node(**node).is_none()) {
+            return refuse(format!("{unknown} is no member"));
+        }
+        // A node that has not caught up with the log could not be told what to do.
+        let early = row.iter().find(|node| self.was_never_active(**node));
+        early.map_or(Ok(()), |early| {
+            refuse(format!("{early} has not joined yet"))
+        })
     }
 
     /// Gives a partition its first members: there is nothing to copy. Members that are down catch
@@ -128,7 +133,8 @@ impl ClusterState {
         let behind = |&node: &RaftId| Behind {
             node,
             since: change.next,
-            diverged: false,
+            // Whatever it holds is of a partition that was lost before.
+            diverged: true,
             stage: None,
         };
         let partition = Partition {

@@ -202,6 +202,22 @@ fn a_node_down_at_the_first_placement_still_gets_its_copy() {
 }
 
 #[test]
+fn a_forgotten_copy_of_a_lost_partition_is_not_mistaken_for_a_good_one() {
+    let mut world = World::placed(3, 1, &[1]);
+    world.start(&[(0, &[2])]);
+    world.write();
+    world.down(&[2]);
+    world.ok(remove(1, true));
+    world.plan(&[(0, &[3, 2])]);
+    assert_eq!(world.behind(0), [2]);
+    world.write();
+    let back = world.up(&[2]);
+    assert_eq!(verdict(&back.events, 2), [Verdict::Diverged]);
+    world.sync(2);
+    assert!(world.behind(0).is_empty());
+}
+
+#[test]
 fn a_placement_on_nodes_that_are_all_down_is_planned_again() {
     let mut world = World::formed(3, 1, 1);
     world.down(&[2]);
@@ -336,6 +352,22 @@ fn an_absurd_row_is_refused_before_it_breaks_the_topology() {
     let row: Vec<u64> = (1..=9).collect();
     let command = plan(&world.state, &[(0, &row)]);
     assert!(matches!(world.refused(command), Rejected::BadTarget { .. }));
+}
+
+#[test]
+fn a_node_holds_nothing_before_it_is_active() {
+    let mut world = World::formed(1, 1, 1);
+    let joined = world.ok(join(spec(2), None)).node.unwrap().0;
+    let command = plan(&world.state, &[(0, &[joined])]);
+    for fall in [false, true] {
+        if fall {
+            world.down(&[joined]);
+        }
+        let rejected = world.refused(command.clone());
+        assert!(!fall || matches!(rejected, Rejected::StaleEpoch { .. }));
+        let now = plan(&world.state, &[(0, &[1, joined])]);
+        assert!(matches!(world.refused(now), Rejected::BadTarget { .. }));
+    }
 }
 
 #[test]

@@ -5,6 +5,7 @@
 use clusterkit_core::command::{Command, Expected, Rejected};
 use clusterkit_core::event::PlanTrigger;
 use clusterkit_core::id::{Epoch, Incarnation, LogIndex, PartitionId, PlanId, RaftId, StageId};
+use clusterkit_core::node::NodeStatus;
 use clusterkit_core::partition::Stage;
 use clusterkit_core::state::ClusterState;
 use proptest::prelude::*;
@@ -46,7 +47,12 @@ fn row(world: &World, a: u8, b: u8) -> Vec<RaftId> {
     let mut row = Vec::new();
     for at in 0..1 + (a >> 6) {
         let pick = node(world, (a & 63).wrapping_add(b.wrapping_mul(at)) % 240);
-        let fit = world.state.is_live(RaftId(pick)) || b > 200;
+        let status = world.state.node(RaftId(pick)).map(|node| node.status);
+        let fit = match status {
+            Some(NodeStatus::Active | NodeStatus::Draining) => true,
+            Some(NodeStatus::Down) => b > 200,
+            Some(NodeStatus::Joining | NodeStatus::Left) | None => b > 250,
+        };
         if fit && !row.contains(&RaftId(pick)) {
             row.push(RaftId(pick));
         }
