@@ -495,7 +495,7 @@ fn default_name(id: &str) -> String {
 mod tests {
     use super::*;
 
-    fn check(options: Options, expected: &str) {
+    fn check(options: &Options, expected: &str) {
         assert_eq!(options.validate().unwrap_err().to_string(), expected);
     }
 
@@ -503,20 +503,20 @@ mod tests {
     fn bad_options_name_field_value_and_limit() {
         let good = || Options::new("node-1", "127.0.0.1:0");
         assert!(good().validate().is_ok());
-        check(Options::new("", "127.0.0.1:0"), "node_id is ``, must be 1 to 128 bytes");
+        check(&Options::new("", "127.0.0.1:0"), "node_id is ``, must be 1 to 128 bytes");
         check(
-            Options::new("n", "127.0.0.1"),
+            &Options::new("n", "127.0.0.1"),
             "http_addr is `127.0.0.1`, must be host:port, or :port for every interface",
         );
         check(
-            good().join("nowhere"),
+            &good().join("nowhere"),
             "join_addr is `nowhere`, must be host:port, or :port for every interface",
         );
-        check(good().partitions(0), "partition_count is `0`, must be 1 to 65536");
-        check(good().replication_factor(0), "replication_factor is `0`, must be 1 to 7");
-        check(good().service("kv", ""), "services is `kv=`, must be a name and an address");
+        check(&good().partitions(0), "partition_count is `0`, must be 1 to 65536");
+        check(&good().replication_factor(0), "replication_factor is `0`, must be 1 to 7");
+        check(&good().service("kv", ""), "services is `kv=`, must be a name and an address");
         check(
-            good().join("10.0.0.9:1").bootstrap(true),
+            &good().join("10.0.0.9:1").bootstrap(true),
             "bootstrap is `true`, must be false with seeds that do not begin with this node",
         );
     }

@@ -110,7 +110,7 @@ impl Inner {
             return JoinReply::Later { reason: String::from("no cluster is formed yet") };
         };
         if let Some(mismatch) = request.wanted.mismatch(cluster, view.state.config()) {
-            return refused(Refusal::Mismatch, mismatch);
+            return refused(Refusal::Mismatch, &mismatch);
         }
         if !view.leadership.is_leader {
             let leader = view.leadership.leader.and_then(|id| view.state.node(id).cloned());
@@ -118,7 +118,7 @@ impl Inner {
             return JoinReply::NotLeader { leader };
         }
         if let Err(reason) = self.verify(&request.spec).await {
-            return refused(Refusal::Unverified, reason);
+            return refused(Refusal::Unverified, &reason);
         }
         let at = self.clock.wall();
         let command = match request.member {
@@ -199,10 +199,10 @@ fn in_use(holder: &Node) -> JoinReply {
         address: Arc::clone(&holder.address),
         status: holder.status,
     };
-    refused(Refusal::NodeIdInUse, reason)
+    refused(Refusal::NodeIdInUse, &reason)
 }
 
-fn refused(refusal: Refusal, reason: impl ToString) -> JoinReply {
+fn refused(refusal: Refusal, reason: &(impl ToString + ?Sized)) -> JoinReply {
     JoinReply::Refused { refusal, reason: reason.to_string() }
 }
 
@@ -216,7 +216,7 @@ fn reject(rejected: Rejected) -> JoinReply {
         }
         _ => Refusal::Other,
     };
-    refused(refusal, rejected)
+    refused(refusal, &rejected)
 }
 
 /// Returns an error with its causes, for people.

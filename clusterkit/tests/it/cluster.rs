@@ -167,3 +167,112 @@ async fn all_nodes_stopped_and_started_again_keep_the_cluster() {
     assert_eq!(&*cluster.nodes[1].get_data("kept").unwrap().value, b"yes");
     cluster.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_lost_its_disk_joins_as_a_new_one_under_its_old_id() {
+    let mut cluster = Nodes::form(3, 16).await;
+    let old = cluster.nodes[2].topology().node("node-3").map(|node| node.raft_id);
+    let wiped = cluster.nodes.remove(2);
+    let address = wiped.address().to_owned();
+    wiped.stop().await;
+    let seeds = [cluster.nodes[0].address().to_owned(), cluster.nodes[1].address().to_owned()];
+    let fresh = tempfile::tempdir().unwrap();
+    let again = clusterkit::Options::new("node-3", &address)
+        .data_dir(fresh.path())
+        .leave_on_shutdown(false);
+    let again = seeds.iter().fold(again, clusterkit::Options::join);
+    cluster.nodes.push(ClusterKit::start(again).await.unwrap());
+    cluster.settled().await;
+    let new = cluster.nodes[0].topology().node("node-3").map(|node| node.raft_id);
+    assert!(new > old, "{new:?} replaces {old:?}");
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_first_placement_waits_for_the_nodes_expected() {
+    let mut cluster = Nodes::none();
+    cluster.add("node-1", |options| options.partitions(16).expect(3)).await.unwrap();
+    cluster.add("node-2", |options| options).await.unwrap();
+    wait_until("the second node is active", || cluster.nodes[0].health().total == 2).await;
+    assert!(!cluster.nodes[0].is_ready(), "nothing is placed before the third node");
+    cluster.add("node-3", |options| options).await.unwrap();
+    cluster.settled().await;
+    // Placed once: nothing was ever copied.
+    assert_eq!(cluster.nodes[0].topology().partition_epoch(PartitionId(0)), first_epoch(&cluster));
+    cluster.stop().await;
+}
+
+fn first_epoch(cluster: &Nodes) -> clusterkit::Epoch {
+    let topology = cluster.nodes[0].topology();
+    topology.partitions().map(|partition| topology.partition_epoch(partition)).min().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_list_of_seeds_that_begins_with_oneself_forms_one_cluster() {
+    let ports = [crate::support::free_port(), crate::support::free_port()];
+    let seeds: Vec<String> = ports.iter().map(|port| format!("127.0.0.1:{port}")).collect();
+    let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let make = |i: usize| {
+        let base = clusterkit::Options::new(format!("pod-{i}"), &seeds[i])
+            .data_dir(dirs[i].path())
+            .partitions(8)
+            .leave_on_shutdown(false);
+        ClusterKit::start(seeds.iter().fold(base, clusterkit::Options::join))
+    };
+    let (first, second) = tokio::join!(make(0), make(1));
+    let (first, second) = (first.unwrap(), second.unwrap());
+    assert_eq!(first.cluster().id, second.cluster().id);
+    wait_until("both are members", || first.nodes().len() == 2 && second.is_ready()).await;
+    first.stop().await;
+    // A first pod that lost its disk finds the cluster and does not form a second one.
+    let fresh = tempfile::tempdir().unwrap();
+    let base = clusterkit::Options::new("pod-9", &seeds[0]).data_dir(fresh.path());
+    let options = seeds.iter().fold(base.leave_on_shutdown(false), clusterkit::Options::join);
+    let late = options.join_timeout(std::time::Duration::from_secs(1));
+    match ClusterKit::start(late).await {
+        Ok(joined) => {
+            assert_eq!(joined.cluster().id, second.cluster().id);
+            joined.stop().await;
+        }
+        // Two members of which one is gone have no quorum when the other was the only voter.
+        Err(error) => assert!(error.to_string().starts_with("could not join"), "{error}"),
+    }
+    second.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_drained_node_holds_nothing_and_stays_a_member() {
+    let cluster = Nodes::form(4, 16).await;
+    let two = cluster.nodes[1].node_id().clone();
+    cluster.nodes[3].drain(&two).await.unwrap();
+    wait_until("node-2 holds nothing", || {
+        let topology = cluster.nodes[0].topology();
+        let holds = |p| topology.members(p).any(|node| node.id == two);
+        !topology.partitions().any(holds)
+    })
+    .await;
+    assert_eq!(cluster.nodes[0].nodes().len(), 4);
+    cluster.nodes[0].undrain(&two).await.unwrap();
+    cluster.settled().await;
+    wait_until("node-2 has its share again", || {
+        counts(&cluster.nodes[2]).get("node-2").is_some_and(|(_, replicas)| *replicas == 12)
+    })
+    .await;
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_removed_node_stops_serving_its_last_map() {
+    let cluster = Nodes::form(3, 8).await;
+    let three = cluster.nodes[2].node_id().clone();
+    let refused = cluster.nodes[0].remove(&three, false).await.unwrap_err().to_string();
+    assert_eq!(refused, "node `node-3` still holds 8 partitions: drain it first, or force");
+    cluster.nodes[0].remove(&three, true).await.unwrap();
+    cluster.nodes[2].left().await;
+    assert!(!cluster.nodes[2].is_ready());
+    wait_until("the others go on without it", || {
+        cluster.nodes[..2].iter().all(|node| node.is_ready() && is_settled(node, 2))
+    })
+    .await;
+    cluster.stop().await;
+}

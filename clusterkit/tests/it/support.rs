@@ -16,9 +16,14 @@ pub(crate) struct Nodes {
 }
 
 impl Nodes {
+    /// Starts with no node at all.
+    pub(crate) fn none() -> Self {
+        Self { dirs: Vec::new(), nodes: Vec::new() }
+    }
+
     /// Forms a cluster of `count` nodes with `partitions` partitions, and waits until it is ready.
     pub(crate) async fn form(count: usize, partitions: u32) -> Self {
-        let mut nodes = Self { dirs: Vec::new(), nodes: Vec::new() };
+        let mut nodes = Self::none();
         for i in 0..count {
             let options = |options: Options| options.partitions(partitions);
             nodes.add(&format!("node-{}", i + 1), options).await.unwrap();
@@ -95,4 +100,10 @@ pub(crate) async fn wait_until(what: &str, mut condition: impl FnMut() -> bool) 
         }
     };
     assert!(tokio::time::timeout(LIMIT, polling).await.is_ok(), "not within {LIMIT:?}: {what}");
+}
+
+/// Returns a port that was free a moment ago.
+pub(crate) fn free_port() -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().port()
 }
