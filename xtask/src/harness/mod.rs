@@ -29,6 +29,10 @@ use crate::clock::Stopwatch;
 
 /// How often a condition is looked at again while waiting for it.
 const POLL_EVERY: Duration = Duration::from_millis(20);
+/// The same once it has taken longer than [`POLL_CLOSELY`]: looking costs the cluster time too.
+const POLL_LATER_EVERY: Duration = Duration::from_millis(100);
+/// How long a condition is expected within a moment.
+const POLL_CLOSELY: Duration = Duration::from_secs(2);
 
 /// Where the `kv` program keeps its records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -349,7 +353,13 @@ impl Cluster {
             if watch.elapsed() > limit {
                 return Err(missing).with_context(|| format!("waited {limit:?} for {what}"));
             }
-            tokio::time::sleep(POLL_EVERY).await;
+            let is_close = watch.elapsed() < POLL_CLOSELY;
+            tokio::time::sleep(if is_close {
+                POLL_EVERY
+            } else {
+                POLL_LATER_EVERY
+            })
+            .await;
         }
     }
 }
