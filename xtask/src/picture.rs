@@ -55,17 +55,17 @@ impl Role {
     }
 }
 
+/// How many columns the counts of a node take.
+const COUNTS: usize = 30;
+
 /// Draws `view` in lines of at most `columns` columns.
 pub(crate) fn draw(view: &View, columns: usize, pretty: bool) -> String {
-    let names = view
-        .nodes
-        .keys()
-        .map(|name| name.chars().count())
-        .max()
-        .unwrap_or_default();
-    // Two spaces in front, and the counts behind.
-    let room = columns.saturating_sub(names + 34).max(16);
-    let per_line = (room / 16 * 16).min(128);
+    let names = view.nodes.keys().map(|name| name.chars().count());
+    let names = names.max().unwrap_or_default();
+    let room = columns.saturating_sub(names + 4);
+    let per_line = [128, 64, 32].into_iter().find(|width| *width <= room);
+    let per_line = per_line.unwrap_or(16).min(view.partitions.len().max(1));
+    let counts_fit = names + 4 + per_line + COUNTS <= columns;
     let mut out = String::new();
     for (block, rows) in view.partitions.chunks(per_line).enumerate() {
         let first = block * per_line;
@@ -74,31 +74,25 @@ pub(crate) fn draw(view: &View, columns: usize, pretty: bool) -> String {
             out.push_str(&format!("  partitions {first} to {last}\n"));
         }
         let is_last = last + 1 == view.partitions.len();
-        for (index, (id, node)) in view.nodes.iter().enumerate() {
+        for (index, id) in view.nodes.keys().enumerate() {
             let cells: String = rows
                 .iter()
                 .map(|row| Role::of(id, row).cell(pretty))
                 .collect();
-            let cells = if pretty {
-                style(cells).fg(COLORS[index % COLORS.len()]).to_string()
-            } else {
-                cells
-            };
+            let cells = paint(&cells, index, pretty);
             let mut line = format!("  {id:names$} {cells}");
-            if is_last {
-                let counts = format!(
-                    "{}{:>4} primary {:>4} replica",
-                    " ".repeat(per_line.min(view.partitions.len()) - rows.len()),
-                    view.primaries_of(id),
-                    view.replicas_of(id)
-                );
-                line.push_str(&counts);
-                if node.status != "active" {
-                    line.push_str(&format!("  {}", node.status));
-                }
+            if is_last && counts_fit {
+                line.push_str(&" ".repeat(per_line - rows.len()));
+                line.push_str(&counts(view, id));
             }
             out.push_str(line.trim_end());
             out.push('\n');
+        }
+    }
+    if !counts_fit {
+        for (index, id) in view.nodes.keys().enumerate() {
+            let id_padded = paint(&format!("{id:names$}"), index, pretty);
+            out.push_str(&format!("  {id_padded} {}\n", counts(view, id)));
         }
     }
     let legend = [
@@ -116,6 +110,24 @@ pub(crate) fn draw(view: &View, columns: usize, pretty: bool) -> String {
         .collect();
     out.push_str(&format!("  epoch {}; {}\n", view.epoch, legend.join(", ")));
     out
+}
+
+fn paint(text: &str, index: usize, pretty: bool) -> String {
+    if pretty {
+        style(text).fg(COLORS[index % COLORS.len()]).to_string()
+    } else {
+        text.to_owned()
+    }
+}
+
+fn counts(view: &View, id: &str) -> String {
+    let (primaries, replicas) = (view.primaries_of(id), view.replicas_of(id));
+    let status = view.nodes.get(id).map(|node| node.status.as_str());
+    let status = status
+        .filter(|status| *status != "active")
+        .unwrap_or_default();
+    let counts = format!("{primaries:>4} primary {replicas:>4} replica  {status}");
+    counts.trim_end().to_owned()
 }
 
 #[cfg(test)]
@@ -139,19 +151,14 @@ mod tests {
     }
 
     #[test]
-    fn a_wide_map_wraps() {
+    fn a_wide_map_wraps_and_the_counts_go_below() {
         let rows: Vec<&[&str]> = vec![&["a"]; 40];
-        let drawn = draw(&view(&["a"], &rows), 60, false);
+        let drawn = draw(&view(&["a"], &rows), 40, false);
         let lines: Vec<&str> = drawn.lines().collect();
-        assert_eq!(lines[0], "  partitions 0 to 15");
-        assert_eq!(lines[1], format!("  a {}", "P".repeat(16)));
-        assert_eq!(
-            lines[5],
-            format!(
-                "  a {}{}  40 primary    0 replica",
-                "P".repeat(8),
-                " ".repeat(8)
-            )
-        );
+        assert_eq!(lines[0], "  partitions 0 to 31");
+        assert_eq!(lines[1], format!("  a {}", "P".repeat(32)));
+        assert_eq!(lines[2], "  partitions 32 to 39");
+        assert_eq!(lines[3], "  a PPPPPPPP");
+        assert_eq!(lines[4], "  a   40 primary    0 replica");
     }
 }

@@ -18,7 +18,7 @@ pub(crate) fn columns() -> usize {
     if Term::stdout().is_term() {
         usize::from(columns)
     } else {
-        150
+        170
     }
 }
 
