@@ -12,7 +12,7 @@ use clusterkit_core::coordinator::PlanRequest;
 use clusterkit_core::placement::Placement;
 
 use crate::error::NodeError;
-use crate::inner::Inner;
+use crate::inner::{Inner, Phase};
 
 /// How long to wait before deciding again about what was just refused or failed.
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
@@ -21,6 +21,10 @@ const RETRY_PAUSE: Duration = Duration::from_millis(50);
 pub(crate) async fn run(inner: Arc<Inner>) {
     tokio::select! {
         () = lead(&inner) => {}
+        reason = inner.member_control().failed() => {
+            tracing::error!(%reason, "the control plane of this node has failed: it serves no more");
+            inner.set_phase(Phase::Stopped);
+        }
         () = inner.stop.cancelled() => {}
     }
 }
