@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use clusterkit_core::config::ConfigError;
-use clusterkit_core::hash::{HashAlgorithm, HashConfig};
+use clusterkit_core::hash::{HashAlgorithm, HashConfig, HashDescription, Reduction};
 use clusterkit_core::id::{ClusterId, DiskId, Epoch, Incarnation, NodeId, PartitionId, RaftId};
 use clusterkit_core::node::{Drain, Node, NodeStatus};
 use clusterkit_core::time::UnixMillis;
@@ -160,28 +160,16 @@ impl HashConfigDocument {
     /// # Errors
     /// [`ConfigError`] naming what this build does not know: it must not be guessed.
     pub fn config(&self) -> Result<HashConfig, ConfigError> {
-        let config = HashConfig::new(self.algorithm.parse()?);
-        let known = Self::describe(config, self.modulo);
-        if self.encoding != known.encoding {
-            return Err(ConfigError::new(
-                "hash.encoding",
-                &self.encoding,
-                known.encoding,
-            ));
-        }
-        if self.seed.unwrap_or(0) != known.seed.unwrap_or(0) {
-            return Err(ConfigError::new(
-                "hash.seed",
-                self.seed.unwrap_or(0),
-                known.seed.unwrap_or(0),
-            ));
-        }
-        if let (Some(reduce), Some(expected)) = (&self.reduce, &known.reduce)
-            && reduce != expected
-        {
-            return Err(ConfigError::new("hash.reduce", reduce, expected));
-        }
-        Ok(config)
+        let described = HashDescription {
+            algorithm: &self.algorithm,
+            encoding: &self.encoding,
+            // Absent in documents of earlier releases, which knew nothing else.
+            reduce: self.reduce.as_deref().unwrap_or(Reduction::Modulo.as_str()),
+            seed: self.seed,
+            format: &self.format,
+            modulo: self.modulo,
+        };
+        Ok(described.partitioner()?.config())
     }
 }
 
@@ -381,5 +369,9 @@ mod tests {
             "hash.encoding is `little_endian_uint32`, must be big_endian_uint32",
         );
         check(|d| d.hash.seed = Some(5), "hash.seed is `5`, must be 0");
+        check(
+            |d| d.hash.reduce = Some("multiply_shift".into()),
+            "hash.reduce is `multiply_shift`, must be modulo",
+        );
     }
 }
