@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clusterkit_core::command::Command;
-use clusterkit_core::control::{ControlPlane, View};
+use clusterkit_core::control::ControlPlane;
 use clusterkit_core::id::{ClusterId, EventSeq, RaftId};
 
 use crate::hooks::{Acks, HookRunner, HookSettings};
@@ -25,10 +25,18 @@ pub(crate) async fn run(inner: Arc<Inner>) {
     let control = Arc::clone(inner.member_control());
     let cursor_file = CursorFile::new(&inner.settings.data_dir, cluster, me);
     let mut view = control.view();
-    let start = cursor_file.read().unwrap_or_else(|| first_cursor(&view, me));
+    let start = cursor_file.read().unwrap_or_else(|| HookRunner::first_cursor(&view.state, me));
     let subscriber = Arc::new(inner.settings.hooks.clone());
     let (runner, mut answers) =
         HookRunner::start(subscriber, me, start, HookSettings::default());
+    // Beside the feeding, not in it: a proposal may wait for a leader, hooks must not.
+    let answering = async {
+        while let Some(acks) = answers.recv().await {
+            inner.answer(me, acks).await;
+        }
+        std::future::pending::<()>().await;
+    };
+    tokio::pin!(answering);
     let mut written = start;
     let mut ticks = tokio::time::interval(REMEMBER_EVERY);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -40,18 +48,13 @@ pub(crate) async fn run(inner: Arc<Inner>) {
         }
         tokio::select! {
             newer = control.changed(view.version) => view = newer,
-            Some(acks) = answers.recv() => inner.answer(me, acks).await,
+            () = &mut answering => {}
             _ = ticks.tick() => remember(&cursor_file, &mut written, runner.cursor()),
             () = inner.stop.cancelled() => break,
         }
     }
     let last = runner.shutdown().await;
     remember(&cursor_file, &mut written, last);
-}
-
-/// Returns where a node begins that has never delivered anything: with its own admission.
-fn first_cursor(view: &View, me: RaftId) -> EventSeq {
-    if me == RaftId::BOOTSTRAP { EventSeq(0) } else { view.state.last_event() }
 }
 
 fn remember(file: &CursorFile, written: &mut EventSeq, cursor: EventSeq) {

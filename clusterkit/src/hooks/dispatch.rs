@@ -116,7 +116,7 @@ impl Dispatcher {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => {}
-                ended = next_of(&mut self.tasks) => self.ended(ended),
+                ended = next_of(&mut self.tasks) => self.ended(&ended),
                 fed = self.views.changed() => if fed.is_err() { return },
                 permit = acks.reserve(), if !self.due.is_empty() => match permit {
                     Ok(permit) => {
@@ -138,7 +138,7 @@ impl Dispatcher {
         let grace = self.context.settings.grace;
         let drained = timeout(grace, async {
             while let Some(ended) = self.tasks.join_next().await {
-                self.ended(ended);
+                self.ended(&ended);
             }
         });
         if drained.await.is_err() {
@@ -189,8 +189,12 @@ impl Dispatcher {
         if has_room && self.taken < state.last_event() {
             let (events, missed) = state.events_after(self.taken);
             if missed {
-                let first = events.first().map(|event| event.seq.0 - 1);
-                self.missed(EventSeq(first.unwrap_or(state.last_event().0)));
+                let last = state.last_event();
+                self.missed(
+                    events
+                        .first()
+                        .map_or(last, |event| EventSeq(event.seq.0 - 1)),
+                );
             }
             for event in events {
                 if self.queued >= self.context.settings.queue {
@@ -330,8 +334,8 @@ impl Dispatcher {
         self.tasks.spawn(async move { (lane, run.await) });
     }
 
-    fn ended(&mut self, ended: Ended<(Lane, Outcome)>) {
-        let Ended::Done((lane, outcome)) = ended else {
+    fn ended(&mut self, ended: &Ended<(Lane, Outcome)>) {
+        let &Ended::Done((lane, outcome)) = ended else {
             return; // Aborted at shutdown: a delivery catches its panics.
         };
         if outcome == Outcome::Interrupted {

@@ -8,7 +8,7 @@
 //! # For the driver (crate-private)
 //! - `HookRunner::start(subscriber, me, cursor, settings) -> (HookRunner, mpsc::Receiver<Acks>)`:
 //!   `subscriber: Arc<dyn Subscriber>` (a [`Hooks`] is one), `me: RaftId`, `cursor: EventSeq` is
-//!   the last event not to be delivered (the persisted one, or `last_event()` of a fresh node).
+//!   the last event not to be delivered: the persisted one, or `HookRunner::first_cursor`.
 //! - `runner.feed(view: Arc<View>)`: with every new view; stores it and returns. A task of its own
 //!   takes the events after its position as room allows, so nothing can block the caller.
 //! - `Acks { synced, released }` of `(PartitionId, StageId)` for this node: propose `Synced` and

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use clusterkit_core::control::View;
 use clusterkit_core::id::{EventSeq, PartitionId, RaftId, StageId};
+use clusterkit_core::state::ClusterState;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -62,12 +63,6 @@ pub(crate) struct Acks {
     pub(crate) released: Vec<(PartitionId, StageId)>,
 }
 
-impl Acks {
-    pub(crate) fn is_empty(&self) -> bool {
-        self.synced.is_empty() && self.released.is_empty()
-    }
-}
-
 /// Figures about hooks, for metrics.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct HookFigures {
@@ -115,6 +110,14 @@ pub(crate) struct HookRunner {
 }
 
 impl HookRunner {
+    /// Returns where a member begins that has never delivered anything: with its own admission.
+    pub(crate) fn first_cursor(state: &ClusterState, me: RaftId) -> EventSeq {
+        let (events, _) = state.events_after(EventSeq(0));
+        // A member's internal id is the log index of its admission.
+        let first = events.iter().find(|event| event.index.0 >= me.0);
+        first.map_or(state.last_event(), |event| EventSeq(event.seq.0 - 1))
+    }
+
     /// Starts delivering the events after `cursor` to `subscriber` on behalf of the member `me`.
     pub(crate) fn start(
         subscriber: Arc<dyn Subscriber>,

@@ -257,6 +257,28 @@ async fn nothing_is_replayed_from_the_log_after_a_restart() {
     );
 }
 
+/// Events from before a node's admission are none of its business; a stage opened before it got
+/// to feed its hooks is.
+#[tokio::test(start_paused = true)]
+async fn a_member_begins_with_its_own_admission() {
+    let calls = Calls::default();
+    let mut cluster = Cluster::of(2, 1);
+    cluster.place(&[1]);
+    cluster.join();
+    cluster.plan(&[(0, &[3])]);
+    for (number, first) in [(1, 0), (2, 2), (3, 5)] {
+        let cursor = HookRunner::first_cursor(&cluster.state, cluster.id(number));
+        assert_eq!(cursor, EventSeq(first), "n{number}");
+    }
+    let mut node = Node1::start(cluster, 3, EventSeq(5), calls.hooks());
+    assert_eq!(node.answers().await.synced.len(), 1);
+    node.through().await;
+    assert_eq!(
+        calls.of("join"),
+        ["join n3 size=3 bootstrap=false at=60000"]
+    );
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_a_crash_interrupted_is_delivered_again() {
     let calls = Calls::default();
