@@ -329,7 +329,8 @@ impl RaftControlPlane {
             }
             RpcKind::ReadBarrier => {
                 let (_, ()) = peers.receive(kind, &body)?;
-                Peers::answer(kind, &local.read_index_here().await)
+                let limit = local.options.rpc_timeout;
+                Peers::answer(kind, &local.read_index_within(limit).await)
             }
             RpcKind::Heartbeat | RpcKind::Join | RpcKind::Identify => Err(PeerError::Malformed {
                 kind,

@@ -187,9 +187,14 @@ fn candidates(
 }
 
 /// Gives leadership to the voter that is furthest, making one of a learner where there is none.
+///
+/// A member that has joined just now may not have answered yet, so finding nobody takes a moment
+/// where the cluster has other live nodes.
 pub(crate) async fn hand_over(local: &Local) -> Result<(), ProposeError> {
     let this = local.options.raft_id;
     let deadline = clock::now() + local.options.propose_timeout;
+    let patience = 3 * local.options.election_max;
+    let search_until = deadline.min(clock::now() + patience);
     let unfinished = |reason: String| ProposeError::Unknown { reason };
     loop {
         let target = {
@@ -201,7 +206,20 @@ pub(crate) async fn hand_over(local: &Local) -> Result<(), ProposeError> {
             successor(local, &metrics)
         };
         let Some((target, votes)) = target else {
-            return Ok(());
+            let view = local.view.current();
+            let alone = !view
+                .state
+                .nodes()
+                .any(|node| node.raft_id != this && node.status.is_live());
+            if alone {
+                return Ok(());
+            }
+            if clock::now() >= search_until {
+                let reason = String::from("no other member answers");
+                return Err(ProposeError::NoLeader { reason });
+            }
+            tokio::time::sleep(REST).await;
+            continue;
         };
         if clock::now() >= deadline {
             return Err(unfinished(format!("member {target} did not take over")));
@@ -224,7 +242,7 @@ pub(crate) async fn hand_over(local: &Local) -> Result<(), ProposeError> {
             let _ = tokio::time::timeout_at(deadline, changed).await;
         }
         let mut views = local.view.subscribe();
-        let limit = deadline.min(clock::now() + 3 * local.options.election_max);
+        let limit = deadline.min(clock::now() + patience);
         let taken = views.wait_for(|view| view.leadership.leader.is_some_and(|l| l != this));
         if let Ok(Ok(_)) = tokio::time::timeout_at(limit, taken).await {
             return Ok(());
@@ -232,20 +250,26 @@ pub(crate) async fn hand_over(local: &Local) -> Result<(), ProposeError> {
     }
 }
 
-/// Returns the live member that lacks least, and whether it votes; voters come first.
+/// Returns the live member that lacks least, and whether it votes; voters come first, and those
+/// that answered just now.
 fn successor(local: &Local, metrics: &Metrics) -> Option<(RaftId, bool)> {
     let membership = metrics.membership_config.membership();
     let voters: BTreeSet<u64> = membership.voter_ids().collect();
     let (acks, matched) = (metrics.heartbeat.as_ref()?, metrics.replication.as_ref()?);
-    let answers = |id: &u64| {
+    let heard_within = |id: &u64, limit: Duration| {
         let heard = acks.get(id).copied().flatten();
-        heard.is_some_and(|at| clock::since(at.into_inner()) < local.options.member_timeout)
+        heard.is_some_and(|at| clock::since(at.into_inner()) < limit)
     };
+    let answers = |id: &u64| heard_within(id, local.options.member_timeout);
     let others = membership
         .nodes()
         .map(|(id, _)| *id)
         .filter(|id| *id != local.options.raft_id.0 && answers(id));
     others
-        .max_by_key(|id| (voters.contains(id), matched.get(id).cloned().flatten()))
+        .max_by_key(|id| {
+            let just_now = heard_within(id, local.options.election_max);
+            let matched = matched.get(id).cloned().flatten();
+            (voters.contains(id), just_now, matched)
+        })
         .map(|id| (RaftId(id), voters.contains(&id)))
 }

@@ -145,11 +145,7 @@ impl Local {
             }
             let answer = match self.leader() {
                 Some(leader) if leader == self.options.raft_id => {
-                    tokio::time::timeout(left, self.read_index_here())
-                        .await
-                        .unwrap_or_else(|_| {
-                            ReadAnswer::NotLeader(String::from("leadership was not confirmed"))
-                        })
+                    self.read_index_within(left).await
                 }
                 Some(leader) => {
                     let address = self.known_address(leader);
@@ -177,10 +173,12 @@ impl Local {
     }
 
     /// Returns how far a current read must have applied, if this member confirms that it leads.
-    pub(crate) async fn read_index_here(&self) -> ReadAnswer {
-        match self.raft.get_read_log_id(ReadPolicy::ReadIndex).await {
-            Ok((read, _)) => ReadAnswer::Index(read.log_id().index()),
-            Err(error) => ReadAnswer::NotLeader(error.to_string()),
+    pub(crate) async fn read_index_within(&self, limit: Duration) -> ReadAnswer {
+        let confirmed = self.raft.get_read_log_id(ReadPolicy::ReadIndex);
+        match tokio::time::timeout(limit, confirmed).await {
+            Ok(Ok((read, _))) => ReadAnswer::Index(read.log_id().index()),
+            Ok(Err(error)) => ReadAnswer::NotLeader(error.to_string()),
+            Err(_) => ReadAnswer::NotLeader(format!("leadership not confirmed within {limit:?}")),
         }
     }
 
