@@ -51,12 +51,13 @@ pub(crate) fn spec(name: &str) -> NodeSpec {
 
 /// Waits until `probe` finds something.
 pub(crate) async fn until<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
+    let mut looks = tokio::time::interval(Duration::from_millis(5));
     let looking = async {
         loop {
+            looks.tick().await;
             if let Some(found) = probe() {
                 return found;
             }
-            tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
     match tokio::time::timeout(LIMIT, looking).await {
