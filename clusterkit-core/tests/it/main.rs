@@ -4,6 +4,7 @@
     reason = "helpers of tests are tests; clippy exempts only the test functions themselves"
 )]
 
+mod coordinator;
 mod hashing;
 mod oracle;
 mod placement;
