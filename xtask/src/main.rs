@@ -14,6 +14,7 @@ mod demo;
 mod harness;
 mod kv;
 mod picture;
+mod place;
 mod random;
 mod runtime;
 mod scenarios;
@@ -43,6 +44,8 @@ enum Task {
     Demo(demo::DemoArgs),
     /// Put clusters of real processes through faults and check that nothing is lost.
     ClusterTest(scenarios::ClusterTestArgs),
+    /// Place scenarios of your own: JSON lines in, rows out.
+    Place(place::PlaceArgs),
 }
 
 fn main() -> ExitCode {
@@ -51,6 +54,7 @@ fn main() -> ExitCode {
         Task::Tidy => tidy::run(&Cli::command()),
         Task::Demo(args) => demo::run(&args),
         Task::ClusterTest(args) => scenarios::run(&args),
+        Task::Place(args) => place::run(&args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -59,6 +63,8 @@ fn main() -> ExitCode {
             // As a shell reports a program that SIGINT ended.
             let code = if error.is::<runtime::Interrupted>() {
                 130
+            } else if error.is::<place::Malformed>() {
+                2
             } else {
                 1
             };
