@@ -11,7 +11,7 @@ use clusterkit_core::command::Command;
 use clusterkit_core::control::ControlPlane;
 use clusterkit_core::id::{ClusterId, EventSeq, RaftId};
 
-use crate::hooks::{Acks, HookRunner, HookSettings};
+use crate::hooks::{Acks, HookRunner};
 use crate::inner::{Inner, Phase};
 
 /// How often the cursor is written down: what a crash may repeat.
@@ -26,9 +26,10 @@ pub(crate) async fn run(inner: Arc<Inner>) {
     let cursor_file = CursorFile::new(&inner.settings.data_dir, cluster, me);
     let mut view = control.view();
     let start = cursor_file.read().unwrap_or_else(|| HookRunner::first_cursor(&view.state, me));
-    let subscriber = Arc::new(inner.settings.hooks.clone());
-    let (runner, mut answers) =
-        HookRunner::start(subscriber, me, start, HookSettings::default());
+    let subscriber = Arc::clone(&inner.settings.hooks);
+    let settings = inner.settings.hook_settings.clone();
+    let counters = Arc::clone(&inner.hook_counters);
+    let (runner, mut answers) = HookRunner::start(subscriber, me, start, settings, counters);
     // Beside the feeding, not in it: a proposal may wait for a leader, hooks must not.
     let answering = async {
         while let Some(acks) = answers.recv().await {

@@ -17,6 +17,7 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
+use crate::hooks::HookCounters;
 use crate::options::Settings;
 
 /// Where this process stands.
@@ -44,6 +45,7 @@ pub(crate) struct Inner {
     pub(crate) started: clusterkit_core::time::Instant,
     pub(crate) phase: watch::Sender<Phase>,
     pub(crate) stop: CancellationToken,
+    pub(crate) hook_counters: Arc<HookCounters>,
     /// Wakes the leader's loop: something was heard.
     pub(crate) heard: Notify,
     control: OnceLock<Arc<RaftControlPlane>>,
@@ -81,6 +83,7 @@ impl Inner {
             started,
             phase: watch::Sender::new(Phase::Starting),
             stop: CancellationToken::new(),
+            hook_counters: Arc::default(),
             heard: Notify::new(),
             control: OnceLock::new(),
             identity: Mutex::new(identity),

@@ -53,7 +53,7 @@ pub use clusterkit_core::topology::{Location, LookupError, Topology};
 pub use data::{Cas, DataValue};
 pub use error::{JoinError, NodeError, StartError};
 pub use hooks::{
-    ClusterEvent, EventStream, EventsMissed, HealthChange, HookError, HookKind, HookResult, Hooks,
+    ClusterEvent, EventStream, EventsMissed, HealthChange, HookError, HookFigures, HookKind, HookResult, Hooks,
     NodeJoined, NodeLeft, NodeRejoined, PartitionChange, PartitionLost, RebalanceCompleted,
     RebalanceStarted, Subscriber,
 };

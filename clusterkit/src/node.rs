@@ -19,7 +19,7 @@ use clusterkit_raft::storage::DATABASE_FILE;
 
 use crate::error::{NodeError, StartError};
 use crate::feed;
-use crate::hooks::EventStream;
+use crate::hooks::{EventStream, HookFigures};
 use crate::inner::{Inner, Phase};
 use crate::options::Options;
 use crate::tasks::Task;
@@ -243,6 +243,12 @@ impl ClusterKit {
     #[must_use]
     pub fn metrics(&self) -> ControlStats {
         self.inner.member_control().stats()
+    }
+
+    /// Returns figures about the hooks on this node.
+    #[must_use]
+    pub fn hook_figures(&self) -> HookFigures {
+        self.inner.hook_counters.figures()
     }
 
     /// Tells whether this node is an active member, a leader is known, and every partition has a

@@ -18,7 +18,10 @@ use clusterkit_core::placement::{MinimalMove, PlacementStrategy};
 use clusterkit_raft::storage::Storage;
 
 use crate::address::{self, HostPort};
-use crate::hooks::Hooks;
+use crate::hooks::{HookSettings, Hooks, Subscriber};
+
+/// The most hooks that may run at once.
+const HOOKS_AT_ONCE_MAX: usize = 10_000;
 
 /// How fast the cluster notices and decides. The three profiles keep the relations between the
 /// times valid; single values are not tunable on purpose.
@@ -105,7 +108,8 @@ pub struct Options {
     leave_timeout: Duration,
     leave_on_shutdown: bool,
     legacy_addresses: bool,
-    hooks: Hooks,
+    hooks: Arc<dyn Subscriber>,
+    hook_settings: HookSettings,
     strategy: Arc<dyn PlacementStrategy>,
     storage: Option<Arc<dyn Storage>>,
 }
@@ -132,7 +136,8 @@ pub struct Settings {
     pub(crate) leave_timeout: Duration,
     pub(crate) leave_on_shutdown: bool,
     pub(crate) legacy_addresses: bool,
-    pub(crate) hooks: Hooks,
+    pub(crate) hooks: Arc<dyn Subscriber>,
+    pub(crate) hook_settings: HookSettings,
     pub(crate) strategy: Arc<dyn PlacementStrategy>,
     pub(crate) storage: Option<Arc<dyn Storage>>,
 }
@@ -195,7 +200,8 @@ impl Options {
             leave_timeout: Duration::from_secs(30),
             leave_on_shutdown: true,
             legacy_addresses: false,
-            hooks: Hooks::default(),
+            hooks: Arc::new(Hooks::default()),
+            hook_settings: HookSettings::default(),
             strategy: Arc::new(MinimalMove::default()),
             storage: None,
         }
@@ -379,9 +385,24 @@ impl Options {
         self
     }
 
-    /// Sets what is called when the cluster changes.
-    pub fn hooks(mut self, hooks: Hooks) -> Self {
-        self.hooks = hooks;
+    /// Sets what is called when the cluster changes: [`Hooks`], or a [`Subscriber`] of your own.
+    /// Default: nothing.
+    pub fn hooks(mut self, hooks: impl Subscriber) -> Self {
+        self.hooks = Arc::new(hooks);
+        self
+    }
+
+    /// Sets how many hooks run at once. Default 50; 1 to 10,000. A node that copies many
+    /// partitions at a time needs a slot for each; few slots delay what comes after them.
+    pub fn hooks_at_once(mut self, limit: usize) -> Self {
+        self.hook_settings.at_once = limit;
+        self
+    }
+
+    /// Sets how long running hooks may go on once the node stops; then they are dropped. Default
+    /// 5 s.
+    pub fn hook_grace(mut self, grace: Duration) -> Self {
+        self.hook_settings.grace = grace;
         self
     }
 
@@ -436,6 +457,11 @@ impl Options {
         if self.expect == 0 {
             return Err(ConfigError::new("expect", 0, "1 or more nodes"));
         }
+        let at_once = self.hook_settings.at_once;
+        if !(1..=HOOKS_AT_ONCE_MAX).contains(&at_once) {
+            let limit = format_args!("1 to {HOOKS_AT_ONCE_MAX}");
+            return Err(ConfigError::new("hooks_at_once", at_once, limit));
+        }
         let mut config = ClusterConfig::default();
         if let Some(name) = &self.cluster_name {
             config.name.clone_from(name);
@@ -474,7 +500,8 @@ impl Options {
             leave_timeout: self.leave_timeout,
             leave_on_shutdown: self.leave_on_shutdown,
             legacy_addresses: self.legacy_addresses,
-            hooks: self.hooks.clone(),
+            hooks: Arc::clone(&self.hooks),
+            hook_settings: self.hook_settings.clone(),
             strategy: Arc::clone(&self.strategy),
             storage: self.storage.clone(),
         })

@@ -17,7 +17,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::payload::ClusterEvent;
-use super::runner::{Counters, HookSettings, count};
+use super::runner::{HookCounters, HookSettings, count};
 use super::{HookKind, HookResult, PartitionChange, Subscriber};
 use crate::tasks::panic_message;
 
@@ -29,7 +29,9 @@ pub(super) struct Context {
     pub(super) views: watch::Receiver<Option<Arc<View>>>,
     /// One permit for each hook that may run. Closed at shutdown.
     pub(super) slots: Semaphore,
-    pub(super) counters: Arc<Counters>,
+    /// Up to where nothing is left to deliver after a restart.
+    pub(super) cursor: Arc<AtomicU64>,
+    pub(super) counters: Arc<HookCounters>,
     pub(super) stop: CancellationToken,
 }
 

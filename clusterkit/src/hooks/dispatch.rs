@@ -394,9 +394,9 @@ impl Dispatcher {
     fn publish(&self) {
         let oldest = self.holding.first();
         let cursor = oldest.map_or(self.taken.0, |seq| seq.0 - 1);
-        let counters = &self.context.counters;
-        counters.cursor.store(cursor, Ordering::Release);
-        counters.queued.store(self.queued as u64, Ordering::Relaxed);
+        self.context.cursor.store(cursor, Ordering::Release);
+        let queued = &self.context.counters.queued;
+        queued.store(self.queued as u64, Ordering::Relaxed);
     }
 }
 

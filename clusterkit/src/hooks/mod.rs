@@ -6,7 +6,7 @@
 //! the driver.
 //!
 //! # For the driver (crate-private)
-//! - `HookRunner::start(subscriber, me, cursor, settings) -> (HookRunner, mpsc::Receiver<Acks>)`:
+//! - `HookRunner::start(subscriber, me, cursor, settings, counters) -> (HookRunner, Receiver<Acks>)`:
 //!   `subscriber: Arc<dyn Subscriber>` (a [`Hooks`] is one), `me: RaftId`, `cursor: EventSeq` is
 //!   the last event not to be delivered: the persisted one, or `HookRunner::first_cursor`.
 //! - `runner.feed(view: Arc<View>)`: with every new view; stores it and returns. A task of its own
@@ -14,7 +14,7 @@
 //! - `Acks { synced, released }` of `(PartitionId, StageId)` for this node: propose `Synced` and
 //!   `Released`. A batch whose proposal failed may be forgotten: whatever the newest view still
 //!   shows as open is sent again every `HookSettings::ack_repeat`.
-//! - `runner.cursor() -> EventSeq`: persist it now and then; `runner.figures() -> HookFigures`.
+//! - `runner.cursor() -> EventSeq`: persist it now and then; `counters.figures() -> HookFigures`.
 //! - `runner.shutdown().await -> EventSeq`: no new hook starts, running ones get
 //!   `HookSettings::grace`, then everything is joined; returns the last cursor.
 //! - `EventStream::new(control, me, after, stop)`.
@@ -41,7 +41,8 @@ pub use payload::{
     ClusterEvent, EventsMissed, HealthChange, NodeJoined, NodeLeft, NodeRejoined, PartitionChange,
     PartitionLost, RebalanceCompleted, RebalanceStarted,
 };
-pub(crate) use runner::{Acks, HookFigures, HookRunner, HookSettings};
+pub use runner::HookFigures;
+pub(crate) use runner::{Acks, HookCounters, HookRunner, HookSettings};
 pub use stream::EventStream;
 pub use subscriber::{HookKind, Subscriber};
 

@@ -63,28 +63,29 @@ pub(crate) struct Acks {
     pub(crate) released: Vec<(PartitionId, StageId)>,
 }
 
-/// Figures about hooks, for metrics.
+/// Figures about the hooks of one node since it started.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct HookFigures {
+#[non_exhaustive]
+pub struct HookFigures {
     /// Events waiting for their hook, or in it.
-    pub(crate) queued: u64,
+    pub queued: u64,
     /// Hooks running now.
-    pub(crate) running: u64,
+    pub running: u64,
     /// Calls that ended well.
-    pub(crate) succeeded: u64,
+    pub succeeded: u64,
     /// Calls that ended in an error or took too long.
-    pub(crate) failed: u64,
+    pub failed: u64,
     /// Calls that panicked.
-    pub(crate) panicked: u64,
+    pub panicked: u64,
     /// Stages that ended before their hook did.
-    pub(crate) superseded: u64,
+    pub superseded: u64,
     /// Events dropped before they could be delivered.
-    pub(crate) missed: u64,
+    pub missed: u64,
 }
 
+/// Where the figures are counted.
 #[derive(Debug, Default)]
-pub(super) struct Counters {
-    pub(super) cursor: AtomicU64,
+pub(crate) struct HookCounters {
     pub(super) queued: AtomicU64,
     pub(super) running: AtomicU64,
     pub(super) succeeded: AtomicU64,
@@ -92,6 +93,21 @@ pub(super) struct Counters {
     pub(super) panicked: AtomicU64,
     pub(super) superseded: AtomicU64,
     pub(super) missed: AtomicU64,
+}
+
+impl HookCounters {
+    pub(crate) fn figures(&self) -> HookFigures {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        HookFigures {
+            queued: read(&self.queued),
+            running: read(&self.running),
+            succeeded: read(&self.succeeded),
+            failed: read(&self.failed),
+            panicked: read(&self.panicked),
+            superseded: read(&self.superseded),
+            missed: read(&self.missed),
+        }
+    }
 }
 
 /// Adds one to `counter`.
@@ -103,7 +119,7 @@ pub(super) fn count(counter: &AtomicU64) {
 #[derive(Debug)]
 pub(crate) struct HookRunner {
     views: watch::Sender<Option<Arc<View>>>,
-    counters: Arc<Counters>,
+    cursor: Arc<AtomicU64>,
     stop: CancellationToken,
     task: Task<()>,
     grace: Duration,
@@ -124,11 +140,11 @@ impl HookRunner {
         me: RaftId,
         cursor: EventSeq,
         settings: HookSettings,
+        counters: Arc<HookCounters>,
     ) -> (Self, mpsc::Receiver<Acks>) {
         let (views, fed) = watch::channel(None);
         let (acks, answers) = mpsc::channel(ACK_BATCHES);
-        let counters = Arc::new(Counters::default());
-        counters.cursor.store(cursor.0, Ordering::Release);
+        let position = Arc::new(AtomicU64::new(cursor.0));
         let stop = CancellationToken::new();
         let grace = settings.grace;
         let context = Arc::new(Context {
@@ -137,13 +153,14 @@ impl HookRunner {
             slots: Semaphore::new(settings.at_once.clamp(1, Semaphore::MAX_PERMITS)),
             settings,
             views: fed,
-            counters: Arc::clone(&counters),
+            cursor: Arc::clone(&position),
+            counters,
             stop: stop.clone(),
         });
         let dispatcher = Dispatcher::new(context, cursor, acks);
         let runner = Self {
             views,
-            counters,
+            cursor: position,
             stop,
             task: Task::spawn(dispatcher.run()),
             grace,
@@ -161,20 +178,7 @@ impl HookRunner {
     /// A local `Syncing` does not hold it back: a process that starts is asked to copy again,
     /// under a new stage.
     pub(crate) fn cursor(&self) -> EventSeq {
-        EventSeq(self.counters.cursor.load(Ordering::Acquire))
-    }
-
-    pub(crate) fn figures(&self) -> HookFigures {
-        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        HookFigures {
-            queued: read(&self.counters.queued),
-            running: read(&self.counters.running),
-            succeeded: read(&self.counters.succeeded),
-            failed: read(&self.counters.failed),
-            panicked: read(&self.counters.panicked),
-            superseded: read(&self.counters.superseded),
-            missed: read(&self.counters.missed),
-        }
+        EventSeq(self.cursor.load(Ordering::Acquire))
     }
 
     /// Starts no hook any more, gives running ones their grace, aborts what is left and joins it.
@@ -186,12 +190,12 @@ impl HookRunner {
         self.stop.cancel();
         // The task keeps to the grace itself; a little more lets it join what it aborts.
         let limit = self.grace.saturating_add(Duration::from_secs(1));
-        let Self { task, counters, .. } = self;
+        let Self { task, cursor, .. } = self;
         match task.join_within(limit).await {
             Ended::Done(()) => {}
             Ended::Panicked(panic) => tracing::error!(%panic, "the hook runner panicked"),
             Ended::Aborted => tracing::warn!("hooks would not stop and were aborted"),
         }
-        EventSeq(counters.cursor.load(Ordering::Acquire))
+        EventSeq(cursor.load(Ordering::Acquire))
     }
 }

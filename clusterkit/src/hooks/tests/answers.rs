@@ -24,7 +24,7 @@ async fn without_a_partition_hook_everything_is_answered_at_once() {
     let mut node = Node1::start(cluster, 1, EventSeq(0), Hooks::new());
     let acks = node.propose().await;
     assert_eq!((acks.released.len(), acks.synced.len()), (60, 0));
-    assert_eq!(node.runner.figures().succeeded, 0);
+    assert_eq!(node.counters.figures().succeeded, 0);
     node.through().await;
     let involved = |p: &clusterkit_core::partition::Partition| !p.leaving().is_empty();
     assert!(!node.cluster.state.partitions().iter().any(involved));
@@ -79,7 +79,7 @@ async fn a_panic_and_an_error_are_asked_again_after_a_pause() {
     let (least, most) = (Duration::from_millis(1_500), Duration::from_millis(3_100));
     assert!(took >= least && took <= most, "{took:?}");
     assert_eq!(calls.count(), 5);
-    let figures = node.runner.figures();
+    let figures = node.counters.figures();
     assert_eq!(
         (figures.panicked, figures.failed, figures.running),
         (2, 2, 0)
@@ -151,7 +151,7 @@ async fn a_superseded_stage_cancels_the_hook_that_runs_for_it() {
     assert_eq!((acks.synced.len(), acks.released.len()), (0, 1));
     assert_eq!(calls.lines(), ["Syncing", "dropped", "Reverted"]);
     node.through().await;
-    assert_eq!(node.runner.figures().superseded, 1);
+    assert_eq!(node.counters.figures().superseded, 1);
 }
 
 #[tokio::test(start_paused = true)]

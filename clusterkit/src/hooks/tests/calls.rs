@@ -350,5 +350,5 @@ async fn lost_events_are_told_and_open_stages_are_delivered_all_the_same() {
             String::from("p0 Syncing Replica n2 from=n1 n1>n1 Manual local"),
         ]
     );
-    assert_eq!(node.runner.figures().missed, oldest.0 - 3);
+    assert_eq!(node.counters.figures().missed, oldest.0 - 3);
 }

@@ -58,7 +58,7 @@ async fn hooks_do_not_deadlock_the_apply_path_beyond_50_events() {
         node.feed();
     }
     let_pass(Duration::from_secs(1)).await;
-    let figures = node.runner.figures();
+    let figures = node.counters.figures();
     assert_eq!((inside.now(), figures.running), (50, 50));
     assert!(figures.queued <= 1_024, "{figures:?}");
     assert!(node.runner.cursor() < node.cluster.state.last_event());
@@ -66,7 +66,7 @@ async fn hooks_do_not_deadlock_the_apply_path_beyond_50_events() {
     node.through().await;
     assert_eq!(inside.most(), 50);
     // What was too much for the state to keep meanwhile is accounted for.
-    let figures = node.runner.figures();
+    let figures = node.counters.figures();
     assert_eq!(figures.succeeded, calls.count() as u64);
     assert!(
         figures.missed > 0 && figures.succeeded > 2_000,
@@ -89,7 +89,7 @@ async fn a_full_queue_leaves_the_events_where_they_are() {
         let node = Node1::start_with(cluster, 1, EventSeq(0), hooks, settings);
         wait_until(|| inside.now() as usize == at_once.min(queue)).await;
         let_pass(Duration::from_secs(1)).await;
-        assert_eq!(node.runner.figures().queued, queue as u64);
+        assert_eq!(node.counters.figures().queued, queue as u64);
         gate.open();
         node.through().await;
         let expected: Vec<String> = (0..40)
@@ -113,7 +113,7 @@ async fn a_hook_about_nodes_that_hangs_is_given_up_after_its_limit() {
     assert_eq!(calls.count(), 0);
     node.through().await;
     assert_eq!(calls.of("leave").len(), 1);
-    assert_eq!(node.runner.figures().failed, 2);
+    assert_eq!(node.counters.figures().failed, 2);
 }
 
 #[tokio::test(start_paused = true)]
@@ -153,7 +153,7 @@ async fn shutdown_aborts_what_does_not_end_within_the_grace() {
     let mut cluster = Cluster::of(1, 10);
     cluster.place(&[1]);
     let node = Node1::start(cluster, 1, EventSeq(0), hooks);
-    wait_until(|| node.runner.figures().running == 10).await;
+    wait_until(|| node.counters.figures().running == 10).await;
     assert_eq!(Arc::strong_count(&held), 12);
     let began = crate::clock::SystemClock::new();
     assert_eq!(node.runner.shutdown().await, EventSeq(2));

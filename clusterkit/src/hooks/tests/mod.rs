@@ -25,7 +25,8 @@ use clusterkit_core::time::UnixMillis;
 use tokio::sync::mpsc;
 
 use super::{
-    Acks, HookResult, HookRunner, HookSettings, Hooks, NodeJoined, PartitionChange, Subscriber,
+    Acks, HookCounters, HookResult, HookRunner, HookSettings, Hooks, NodeJoined, PartitionChange,
+    Subscriber,
 };
 
 /// Far beyond anything a test waits for; in paused time it costs nothing.
@@ -193,6 +194,7 @@ struct Node1 {
     cluster: Cluster,
     me: RaftId,
     runner: HookRunner,
+    counters: Arc<HookCounters>,
     acks: mpsc::Receiver<Acks>,
 }
 
@@ -210,11 +212,14 @@ impl Node1 {
         settings: HookSettings,
     ) -> Self {
         let me = cluster.id(number);
-        let (runner, acks) = HookRunner::start(Arc::new(hooks), me, cursor, settings);
+        let (hooks, counters) = (Arc::new(hooks), Arc::<HookCounters>::default());
+        let shared = Arc::clone(&counters);
+        let (runner, acks) = HookRunner::start(hooks, me, cursor, settings, shared);
         let mut node = Self {
             cluster,
             me,
             runner,
+            counters,
             acks,
         };
         node.feed();
@@ -247,7 +252,7 @@ impl Node1 {
     /// Waits until every event is through.
     async fn through(&self) {
         let last = self.cluster.state.last_event();
-        wait_until(|| self.runner.cursor() == last && self.runner.figures().queued == 0).await;
+        wait_until(|| self.runner.cursor() == last && self.counters.figures().queued == 0).await;
     }
 }
 
