@@ -131,7 +131,7 @@ impl HookRunner {
         let (events, _) = state.events_after(EventSeq(0));
         // A member's internal id is the log index of its admission.
         let first = events.iter().find(|event| event.index.0 >= me.0);
-        first.map_or(state.last_event(), |event| EventSeq(event.seq.0 - 1))
+        first.map_or_else(|| state.last_event(), |event| EventSeq(event.seq.0 - 1))
     }
 
     /// Starts delivering the events after `cursor` to `subscriber` on behalf of the member `me`.
