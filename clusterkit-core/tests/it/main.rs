@@ -9,5 +9,8 @@ mod hashing;
 mod oracle;
 mod placement;
 mod state;
+mod state_exhaustive;
+mod state_plans;
 mod state_random;
+mod topology;
 mod world;

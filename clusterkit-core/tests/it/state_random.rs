@@ -251,7 +251,7 @@ fn reread(state: &ClusterState, json: bool) -> ClusterState {
     bincode::serde::decode_from_slice(&bytes, config).unwrap().0
 }
 
-fn config(cases: u32) -> ProptestConfig {
+pub(crate) fn config(cases: u32) -> ProptestConfig {
     let seed = std::env::var("CLUSTERKIT_SEED").map_or(1, |seed| seed.parse().unwrap());
     ProptestConfig {
         cases,

@@ -131,10 +131,12 @@ impl World {
         self.ok(command)
     }
 
-    /// Plans rows and starts all of their moves.
-    pub(crate) fn start(&mut self, rows: &[(u32, &[u64])]) -> Applied {
+    /// Plans rows and starts all of their moves, if any is needed.
+    pub(crate) fn start(&mut self, rows: &[(u32, &[u64])]) {
         self.plan(rows);
-        self.start_all()
+        if self.state.plan().is_some() {
+            self.start_all();
+        }
     }
 
     pub(crate) fn start_all(&mut self) -> Applied {
