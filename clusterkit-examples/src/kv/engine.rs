@@ -1,0 +1,158 @@
+//! The state of the service on this node: the store, the partitions' cells, the others.
+//!
+//! What it does with them is in `replication` (writes, recovery, orders of a primary) and
+//! `migration` (copying and letting go); HTTP is in `service`.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use clusterkit_core::id::{Epoch, PartitionId};
+use clusterkit_core::node::Node;
+use clusterkit_core::topology::Topology;
+
+use super::cell::Cell;
+use super::cluster::Cluster;
+use super::peers::Peers;
+use super::record::{Record, Version};
+use super::rules::{self, Lead, NotLead};
+use super::store::{Store, StoreError};
+
+/// How long things may take. Tests shorten them.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Patience {
+    /// From the arrival of a client's request to its answer.
+    pub(crate) request: Duration,
+    /// One exchange with another node.
+    pub(crate) exchange: Duration,
+    /// How long an order of a primary waits for this node to learn what the primary knows.
+    pub(crate) catch_up: Duration,
+    /// One run of copying a partition, however often it has to start again.
+    pub(crate) copy: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self {
+            request: Duration::from_secs(5),
+            exchange: Duration::from_secs(2),
+            catch_up: Duration::from_secs(1),
+            copy: Duration::from_secs(60),
+        }
+    }
+}
+
+/// The service on this node.
+pub(crate) struct Engine {
+    pub(crate) cluster: Arc<dyn Cluster>,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) peers: Peers,
+    pub(crate) patience: Patience,
+    cells: Mutex<HashMap<PartitionId, Arc<Cell>>>,
+}
+
+/// Why a request was not served. Unless it says so, nothing was changed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Refused {
+    #[error("this node has not joined its cluster yet")]
+    NotReady,
+    #[error("partition {partition} has no primary at epoch {epoch}")]
+    NoPrimary {
+        partition: PartitionId,
+        epoch: Epoch,
+    },
+    #[error("partition {partition} is served by {} at epoch {epoch}", .primary.id)]
+    NotPrimary {
+        partition: PartitionId,
+        epoch: Epoch,
+        primary: Arc<Node>,
+    },
+    #[error("partition {partition} could not be served within {after:?}: it is taking over from another primary or many requests wait")]
+    Busy {
+        partition: PartitionId,
+        after: Duration,
+    },
+    #[error("the write may or may not be applied: {reason}")]
+    Unknown { reason: &'static str },
+    #[error("{0}")]
+    Store(StoreError),
+}
+
+/// A write that is on every node that counts.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Receipt {
+    pub(crate) partition: PartitionId,
+    pub(crate) version: Version,
+}
+
+impl Engine {
+    pub(crate) fn new(
+        cluster: Arc<dyn Cluster>,
+        store: Arc<dyn Store>,
+        patience: Patience,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            cluster,
+            store,
+            peers: Peers::default(),
+            patience,
+            cells: Mutex::default(),
+        })
+    }
+
+    pub(crate) fn topology(&self) -> Result<Arc<Topology>, Refused> {
+        let topology = self.cluster.topology();
+        topology
+            .filter(|topology| topology.this_node().is_some())
+            .ok_or(Refused::NotReady)
+    }
+
+    /// Returns what this node leads `partition` with by the newest topology.
+    pub(crate) fn lead(&self, partition: PartitionId) -> Result<Lead, Refused> {
+        let topology = self.topology()?;
+        let epoch = topology.epoch();
+        rules::lead(&topology, partition).map_err(|not| match not {
+            NotLead::Nobody => Refused::NoPrimary { partition, epoch },
+            NotLead::Other(primary) => Refused::NotPrimary {
+                partition,
+                epoch,
+                primary,
+            },
+        })
+    }
+
+    /// Returns the cell of `partition`, reading what the store holds of it the first time.
+    pub(crate) fn cell(&self, partition: PartitionId) -> Result<Arc<Cell>, StoreError> {
+        let mut cells = self.cells.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(cell) = cells.get(&partition) {
+            return Ok(Arc::clone(cell));
+        }
+        let summary = self.store.summary(partition)?;
+        let cell = Arc::new(Cell::new(partition, summary));
+        cells.insert(partition, Arc::clone(&cell));
+        Ok(cell)
+    }
+
+    /// Returns the record of `key` if this node is the primary of its partition.
+    pub(crate) async fn read(&self, key: &Bytes) -> Result<Option<Record>, Refused> {
+        let partition = self.topology()?.partition(key);
+        let cell = self.cell(partition).map_err(Refused::Store)?;
+        let lead = self.lead(partition)?;
+        if !cell.is_recovered(lead.epoch) {
+            // What was acknowledged is here, but what was read before may not be everywhere yet.
+            self.hold(&cell, partition, super::clock::deadline(self.patience.request))
+                .await?;
+        }
+        self.read_local(partition, key)
+    }
+
+    /// Returns the record of `key` as this node holds it, whatever it is to the partition.
+    pub(crate) fn read_local(
+        &self,
+        partition: PartitionId,
+        key: &[u8],
+    ) -> Result<Option<Record>, Refused> {
+        self.store.get(partition, key).map_err(Refused::Store)
+    }
+}
