@@ -45,7 +45,9 @@ pub use clusterkit_core::event::{
     ChangeReason, ChangeStage, ClusterHealth, HealthStatus, LeaveReason, PlanTrigger, Role, Verdict,
 };
 pub use clusterkit_core::hash::HashAlgorithm;
-pub use clusterkit_core::id::{ClusterId, Epoch, EventSeq, LogIndex, NodeId, PartitionId, StageId};
+pub use clusterkit_core::id::{
+    ClusterId, Epoch, EventSeq, Incarnation, LogIndex, NodeId, PartitionId, StageId,
+};
 pub use clusterkit_core::node::{Drain, Node, NodeStatus};
 pub use clusterkit_core::placement;
 pub use clusterkit_core::time::{Instant, UnixMillis};

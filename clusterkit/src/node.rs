@@ -11,7 +11,7 @@ use clusterkit_core::command::{Applied, Command};
 use clusterkit_core::control::{ControlPlane, ControlStats, View};
 use clusterkit_core::coordinator::plan_request;
 use clusterkit_core::event::{ClusterHealth, LeaveReason};
-use clusterkit_core::id::{Epoch, NodeId, PartitionId};
+use clusterkit_core::id::{Epoch, Incarnation, NodeId, PartitionId};
 use clusterkit_core::node::{Node, NodeStatus};
 use clusterkit_core::topology::{LookupError, Topology};
 use clusterkit_http::server::RunningServer;
@@ -209,6 +209,13 @@ impl ClusterKit {
     #[must_use]
     pub fn node_id(&self) -> &NodeId {
         &self.inner.spec.id
+    }
+
+    /// Returns the number of this process start, counted on its data directory. A topology whose
+    /// record of this node shows another one was made before this start was known.
+    #[must_use]
+    pub fn incarnation(&self) -> Incarnation {
+        self.inner.spec.incarnation
     }
 
     /// Returns the address this node told the cluster, with the port it is bound to.

@@ -94,10 +94,6 @@ impl Replica {
         }
     }
 
-    pub(crate) const fn settled(&self) -> Version {
-        self.settled
-    }
-
     pub(crate) fn holdings(&self) -> Holdings {
         Holdings {
             seen: self.seen,

@@ -13,6 +13,7 @@ use clusterkit_core::node::Node;
 use clusterkit_core::topology::Topology;
 
 use super::cell::Cell;
+use super::clock;
 use super::cluster::Cluster;
 use super::peers::Peers;
 use super::record::{Record, Version};
@@ -68,7 +69,9 @@ pub(crate) enum Refused {
         epoch: Epoch,
         primary: Arc<Node>,
     },
-    #[error("partition {partition} could not be served within {after:?}: it is taking over from another primary or many requests wait")]
+    #[error(
+        "partition {partition} could not be served within {after:?}: it is taking over from another primary or many requests wait"
+    )]
     Busy {
         partition: PartitionId,
         after: Duration,
@@ -141,8 +144,8 @@ impl Engine {
         let lead = self.lead(partition)?;
         if !cell.is_recovered(lead.epoch) {
             // What was acknowledged is here, but what was read before may not be everywhere yet.
-            self.hold(&cell, partition, super::clock::deadline(self.patience.request))
-                .await?;
+            let deadline = clock::deadline(self.patience.request);
+            drop(self.hold(&cell, partition, deadline).await?);
         }
         self.read_local(partition, key)
     }

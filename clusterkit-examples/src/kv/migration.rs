@@ -89,7 +89,10 @@ impl Engine {
                 Ok(_) => return Ok(Copied::NotWanted),
                 Err(NotLead::Nobody) => String::from("it has no primary"),
                 Err(NotLead::Other(primary)) => {
-                    let me = topology.this_node().map(|me| me.raft_id).unwrap_or_default();
+                    let me = topology
+                        .this_node()
+                        .map(|me| me.raft_id)
+                        .unwrap_or_default();
                     let identity = (topology.cluster(), me);
                     match self
                         .copy_from(&primary, identity, partition, known, deadline)

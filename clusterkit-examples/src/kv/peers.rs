@@ -26,6 +26,8 @@ pub(crate) enum Ask {
     Replicate,
     /// Tell what you hold that may not be everywhere, and obey no earlier primary from now on.
     Recover,
+    /// Obey no earlier primary from now on.
+    Obey,
 }
 
 impl Ask {
@@ -33,6 +35,7 @@ impl Ask {
         match self {
             Self::Replicate => "/kv/replicate",
             Self::Recover => "/kv/recover",
+            Self::Obey => "/kv/obey",
         }
     }
 }

@@ -30,6 +30,8 @@ const PAUSE_MIN: Duration = Duration::from_millis(5);
 const PAUSE_MAX: Duration = Duration::from_millis(200);
 /// How many partitions are taken over at once.
 const RECOVERIES: usize = 32;
+/// How much one order carries, unless one entry is larger.
+pub(crate) const ORDER_BYTES: usize = 4 << 20;
 /// How long unfinished work rests when no topology changes.
 const REST: Duration = Duration::from_millis(500);
 
@@ -202,9 +204,7 @@ impl Engine {
                 return Err(Halt::Late);
             };
             seen = seen.max(holdings.seen);
-            if other.in_sync {
-                merge(&mut merged, holdings.unsettled);
-            }
+            merge(&mut merged, holdings.unsettled);
         }
         let entries: Vec<Entry> = merged
             .into_iter()
@@ -212,8 +212,10 @@ impl Engine {
             .collect();
         if !entries.is_empty() {
             tracing::info!(partition = %lead.partition, count = entries.len(), "finishing writes of the primary before");
-            self.spread(lead, order.committed, entries.clone(), deadline)
-                .await?;
+            for part in parts(&entries) {
+                self.spread(lead, order.committed, part.to_vec(), deadline)
+                    .await?;
+            }
         }
         self.keep(cell, entries, seen).await?;
         // A write under way here is seen by nobody yet, so it counts as given, not as committed.
@@ -244,12 +246,7 @@ impl Engine {
     }
 
     /// Stores `entries` in the own copy.
-    async fn keep(
-        &self,
-        cell: &Cell,
-        entries: Vec<Entry>,
-        committed: Version,
-    ) -> Result<(), Halt> {
+    async fn keep(&self, cell: &Cell, entries: Vec<Entry>, committed: Version) -> Result<(), Halt> {
         let mut replica = cell.replica.lock().await;
         let ops = replica.take(entries, committed);
         self.store.write(ops).await.map_err(Halt::Store)
@@ -290,6 +287,11 @@ impl Engine {
             let target = node.clone();
             let within = self.patience.exchange.min(clock::left(deadline));
             let rest = pause;
+            // What a copy that lacks writes holds beyond does not count, and may be much.
+            let ask = match ask {
+                Ask::Recover if !other.in_sync => Ask::Obey,
+                ask => ask,
+            };
             let attempt = async {
                 let identity = (cluster, lead.me);
                 let asked = self
@@ -363,6 +365,7 @@ impl Engine {
                 topology = self.topology().map_err(|_| Disobeyed::NotReady)?;
                 match rules::admit(&topology, partition, epoch, from) {
                     Admission::Take if ask == Ask::Recover => return Ok(replica.holdings()),
+                    Admission::Take if ask == Ask::Obey => return Ok(Holdings::default()),
                     Admission::Take => {
                         let ops = replica.take(entries, committed);
                         let written = self.store.write(ops).await;
@@ -434,6 +437,20 @@ impl Engine {
             }
         }
     }
+}
+
+/// Divides `entries` into orders that are not too large.
+fn parts(entries: &[Entry]) -> Vec<&[Entry]> {
+    let (mut parts, mut start, mut bytes) = (Vec::new(), 0, 0);
+    for (at, entry) in entries.iter().enumerate() {
+        bytes += entry.size();
+        if bytes > ORDER_BYTES && at > start {
+            parts.push(&entries[start..at]);
+            (start, bytes) = (at, entry.size());
+        }
+    }
+    parts.push(&entries[start..]);
+    parts
 }
 
 fn merge(into: &mut BTreeMap<Bytes, Record>, entries: Vec<Entry>) {

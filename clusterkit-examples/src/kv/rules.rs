@@ -84,9 +84,9 @@ pub(crate) fn must_reach(
 
 /// Tells whether a write of `partition` must reach this node.
 pub(crate) fn reaches_me(topology: &Topology, partition: PartitionId) -> bool {
-    topology.this_node().is_some_and(|me| {
-        must_reach(topology, partition).any(|node| node.raft_id == me.raft_id)
-    })
+    topology
+        .this_node()
+        .is_some_and(|me| must_reach(topology, partition).any(|node| node.raft_id == me.raft_id))
 }
 
 /// What a newer topology means for a write on its way to one node.
@@ -102,8 +102,8 @@ pub(crate) enum Owed {
 
 /// Returns what `newer` means for a write that `lead` is sending to `member`.
 pub(crate) fn owed(newer: &Topology, lead: &Lead, member: RaftId) -> Owed {
-    let same = newer.is_primary(lead.partition)
-        && newer.partition_epoch(lead.partition) == lead.epoch;
+    let same =
+        newer.is_primary(lead.partition) && newer.partition_epoch(lead.partition) == lead.epoch;
     if !same {
         return Owed::Moved;
     }
@@ -171,7 +171,9 @@ mod tests {
         check(&script.clone().joining(&[4]), 1, &[2, 3, 4]);
         check(&script.clone().joining(&[4]).down(4), 1, &[2, 3]);
         check(&script.clone().behind(&[2]), 1, &[2, 3]);
-        assert!(matches!(lead(&script.seen_by(2), P), Err(NotLead::Other(node)) if node.raft_id.0 == 1));
+        assert!(
+            matches!(lead(&script.seen_by(2), P), Err(NotLead::Other(node)) if node.raft_id.0 == 1)
+        );
         let alone = Script::new(1, &[]);
         assert!(matches!(lead(&alone.seen_by(1), P), Err(NotLead::Nobody)));
     }

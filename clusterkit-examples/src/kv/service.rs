@@ -1,5 +1,5 @@
 //! The service over HTTP: `/kv/set|get|delete|stats|migrate` for clients, as the example servers of
-//! earlier releases spoke it, and `/kv/replicate|recover` between nodes.
+//! earlier releases spoke it, and `/kv/replicate|recover|obey` between nodes.
 //!
 //! A request that names the epoch it was routed by (`x-clusterkit-epoch`) is answered 421 when
 //! another node is the primary; one that names none is passed on to it. What is decided about a
@@ -27,7 +27,7 @@ use super::engine::{Engine, Receipt, Refused};
 use super::migration::NoPage;
 use super::peers::{Ask, FORWARDED, PARTITION, PeerError, SERVICE};
 use super::record::Record;
-use super::replication::Disobeyed;
+use super::replication::{Disobeyed, ORDER_BYTES};
 use super::rules;
 use super::store::StoreError;
 use super::wire;
@@ -146,7 +146,10 @@ impl KvService {
     }
 
     fn get_local(&self, key: &Bytes, raw: bool) -> Result<Response, Response> {
-        let topology = self.engine.topology().map_err(|error| self.refused(error))?;
+        let topology = self
+            .engine
+            .topology()
+            .map_err(|error| self.refused(error))?;
         let partition = topology.partition(key);
         let role = if topology.is_primary(partition) {
             "primary"
@@ -216,7 +219,10 @@ impl KvService {
         let query = request.query();
         let text = query.text("partition").unwrap_or_default();
         let number = text.strip_prefix("partition-").unwrap_or(&text);
-        let topology = self.engine.topology().map_err(|error| self.refused(error))?;
+        let topology = self
+            .engine
+            .topology()
+            .map_err(|error| self.refused(error))?;
         let count = topology.partition_count();
         let partition = number.parse().ok().filter(|&number| number < count);
         let Some(partition) = partition.map(PartitionId) else {
@@ -259,7 +265,9 @@ impl KvService {
             .map_err(|error| self.refused(Refused::Store(error)))?;
         let (entries, more) = page;
         if more {
-            let message = format!("partition {partition} is larger than {DOCUMENT_MAX_BYTES} bytes: members copy it in pages");
+            let message = format!(
+                "partition {partition} is larger than {DOCUMENT_MAX_BYTES} bytes: members copy it in pages"
+            );
             return Err(refuse(&Problem::new(ProblemCode::InvalidArgument, message)));
         }
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
@@ -325,14 +333,13 @@ impl KvService {
     }
 
     /// Reads how a request was routed, and waits a moment when its sender knows more than we do.
-    async fn routed<'a>(
-        &self,
-        request: &'a Request,
-        key: &[u8],
-    ) -> Result<Routed<'a>, Response> {
+    async fn routed<'a>(&self, request: &'a Request, key: &[u8]) -> Result<Routed<'a>, Response> {
         let patience = self.engine.patience;
         let deadline = clock::deadline(patience.request);
-        let mut topology = self.engine.topology().map_err(|error| self.refused(error))?;
+        let mut topology = self
+            .engine
+            .topology()
+            .map_err(|error| self.refused(error))?;
         let partition = topology.partition(key);
         if let Some(claimed) = request.header(PARTITION)
             && claimed.strip_prefix("partition-").unwrap_or(claimed) != partition.to_string()
@@ -524,7 +531,7 @@ impl Handler for KvService {
         match path {
             // As JSON a value may take more room than it has bytes.
             "/kv/set" => self.value_max_bytes * 2 + SMALL_BODY_BYTES,
-            "/kv/replicate" => self.value_max_bytes * 8 + SMALL_BODY_BYTES,
+            "/kv/replicate" => self.value_max_bytes + ORDER_BYTES + SMALL_BODY_BYTES,
             _ => SMALL_BODY_BYTES,
         }
     }
@@ -533,7 +540,7 @@ impl Handler for KvService {
         let allowed: &[Method] = match request.path() {
             "/kv/set" => &[Method::Post, Method::Put],
             "/kv/delete" => &[Method::Get, Method::Post, Method::Delete],
-            "/kv/replicate" | "/kv/recover" => &[Method::Post],
+            "/kv/replicate" | "/kv/recover" | "/kv/obey" => &[Method::Post],
             "/kv/get" | "/kv/stats" | "/kv/migrate" | "/health" => &[Method::Get, Method::Head],
             path => {
                 let message = format!("there is no path `{path}`");
@@ -553,8 +560,12 @@ impl Handler for KvService {
             "/kv/migrate" => self.migrate(&request).await,
             "/kv/replicate" => self.obey(Ask::Replicate, &request).await,
             "/kv/recover" => self.obey(Ask::Recover, &request).await,
+            "/kv/obey" => self.obey(Ask::Obey, &request).await,
             "/kv/stats" => Ok(self.stats()),
-            _ => Ok(Response::json(200, &json!({"success": true, "message": "healthy"}))),
+            _ => Ok(Response::json(
+                200,
+                &json!({"success": true, "message": "healthy"}),
+            )),
         };
         answered.unwrap_or_else(|refused| refused)
     }

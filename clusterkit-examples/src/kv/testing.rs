@@ -111,6 +111,11 @@ impl Scripted {
         })
     }
 
+    /// Becomes the view of a process that has not joined.
+    pub(crate) fn hide(&self) {
+        self.view.send_replace(None);
+    }
+
     pub(crate) fn show(&self, topology: Topology) {
         self.view.send_replace(Some(Arc::new(topology)));
     }

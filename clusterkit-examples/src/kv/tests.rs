@@ -103,12 +103,18 @@ impl Cast {
 
     async fn post(&self, id: u64, request: HttpRequest) -> HttpResponse {
         let address = &self.member(id).address;
-        self.client.send(address, request.within(SOON)).await.unwrap()
+        self.client
+            .send(address, request.within(SOON))
+            .await
+            .unwrap()
     }
 
     async fn get(&self, id: u64, target: &str) -> (u16, String) {
         let answer = self.post(id, HttpRequest::get(target)).await;
-        (answer.status(), String::from_utf8(answer.into_body().to_vec()).unwrap())
+        (
+            answer.status(),
+            String::from_utf8(answer.into_body().to_vec()).unwrap(),
+        )
     }
 
     /// Returns the value of `key` in the copy of node `id`.
@@ -156,7 +162,10 @@ async fn a_write_is_on_every_copy_before_it_is_acknowledged() {
     let cast = Cast::start(4, Script::new(4, &[1, 2, 3]).joining(&[4])).await;
     let answer = cast.set(1, "user:1", "Jané").await;
     let body = String::from_utf8(answer.into_body().to_vec()).unwrap();
-    assert!(body.contains(r#""status":"ok""#) && body.contains(r#""node_id":"node-1""#), "{body}");
+    assert!(
+        body.contains(r#""status":"ok""#) && body.contains(r#""node_id":"node-1""#),
+        "{body}"
+    );
     for id in 1..=4 {
         assert_eq!(cast.held(id, "user:1").as_deref(), Some("Jané"));
     }
@@ -166,8 +175,14 @@ async fn a_write_is_on_every_copy_before_it_is_acknowledged() {
     );
     assert_eq!(cast.get(3, "/kv/get?key=user:1").await.0, 200);
     assert_eq!(cast.get(2, "/kv/delete?key=user:1").await.0, 200);
-    assert_eq!(cast.get(1, "/kv/get?key=user:1").await, (404, String::from("key not found\n")));
-    assert_eq!(cast.get(1, "/kv/get").await, (400, String::from("key required\n")));
+    assert_eq!(
+        cast.get(1, "/kv/get?key=user:1").await,
+        (404, String::from("key not found\n"))
+    );
+    assert_eq!(
+        cast.get(1, "/kv/get").await,
+        (400, String::from("key required\n"))
+    );
     assert_eq!(cast.held(3, "user:1"), None);
 }
 
@@ -175,7 +190,10 @@ async fn a_write_is_on_every_copy_before_it_is_acknowledged() {
 async fn a_node_that_is_not_primary_passes_on_or_refuses_with_the_route() {
     let mut cast = Cast::start(3, Script::new(3, &[1, 2, 3])).await;
     let answer = cast.set(2, "k", "v").await;
-    assert_eq!(answer.json::<serde_json::Value>("").unwrap()["status"], "forwarded");
+    assert_eq!(
+        answer.json::<serde_json::Value>("").unwrap()["status"],
+        "forwarded"
+    );
     assert_eq!(cast.held(3, "k").as_deref(), Some("v"));
 
     let request = HttpRequest::post("/kv/set?key=k").body("raw");
@@ -186,7 +204,9 @@ async fn a_node_that_is_not_primary_passes_on_or_refuses_with_the_route() {
     assert_eq!(document["code"], "stale_route");
     assert_eq!(document["route"]["primary"]["id"], "node-1");
     assert_eq!(document["epoch"], 1);
-    let wrong = request.clone().header("x-clusterkit-partition", "partition-3");
+    let wrong = request
+        .clone()
+        .header("x-clusterkit-partition", "partition-3");
     assert_eq!(cast.post(2, wrong).await.status(), 400);
 
     // A request from the future waits for this node to learn of it.
@@ -205,7 +225,11 @@ async fn a_write_waits_for_a_dead_copy_until_the_topology_drops_it() {
     let answer = cast.set(1, "k", "2").await;
     assert_eq!(answer.status(), 504, "never a false OK");
     assert_eq!(answer.problem().unwrap().code.as_str(), "outcome_unknown");
-    assert_eq!(cast.held(1, "k").as_deref(), Some("1"), "nothing is read that may be lost");
+    assert_eq!(
+        cast.held(1, "k").as_deref(),
+        Some("1"),
+        "nothing is read that may be lost"
+    );
 
     cast.change(|script| script.down(3).behind(&[3]));
     let (answer, ()) = tokio::join!(cast.set(1, "k", "3"), async { cast.show_all() });
@@ -224,8 +248,14 @@ async fn a_write_waits_for_a_dead_copy_until_the_topology_drops_it() {
 #[tokio::test]
 async fn a_write_left_half_way_is_finished_before_the_next() {
     let mut cast = Cast::start(3, Script::new(3, &[1, 2, 3])).await;
+    assert_eq!(cast.set(1, "a", "before").await.status(), 200);
     cast.stop(3);
     assert_eq!(cast.set(1, "a", "half").await.status(), 504);
+    assert_eq!(
+        cast.set(1, "b", "none").await.status(),
+        503,
+        "nothing new before that"
+    );
     assert_eq!(cast.held(2, "a").as_deref(), Some("half"));
     cast.resume(3).await;
     assert_eq!(cast.set(1, "b", "whole").await.status(), 200);
@@ -267,14 +297,20 @@ async fn a_replaced_primary_cannot_acknowledge_a_write() {
     cast.show(1);
     assert_eq!(cast.get(1, "/kv/get?key=k").await.0, 200);
     let own = cast.set(1, "k", "after").await;
-    assert_eq!(own.json::<serde_json::Value>("").unwrap()["status"], "forwarded");
+    assert_eq!(
+        own.json::<serde_json::Value>("").unwrap()["status"],
+        "forwarded"
+    );
 }
 
 #[tokio::test]
 async fn a_copy_made_under_load_misses_no_acknowledged_write() {
     let mut cast = Cast::start(4, Script::new(4, &[1, 2, 3])).await;
     for i in 0..200 {
-        assert_eq!(cast.set(1, &format!("key-{i:03}"), "old").await.status(), 200);
+        assert_eq!(
+            cast.set(1, &format!("key-{i:03}"), "old").await.status(),
+            200
+        );
     }
     cast.change(|script| script.joining(&[4]));
     // The joining node learns of it first, the primary a moment later.
@@ -285,8 +321,14 @@ async fn a_copy_made_under_load_misses_no_acknowledged_write() {
             if i == 150 {
                 cast.show_all();
             }
-            assert_eq!(cast.set(1, &format!("key-{i:03}"), "new").await.status(), 200);
-            assert_eq!(cast.set(1, &format!("more-{i:03}"), "new").await.status(), 200);
+            assert_eq!(
+                cast.set(1, &format!("key-{i:03}"), "new").await.status(),
+                200
+            );
+            assert_eq!(
+                cast.set(1, &format!("more-{i:03}"), "new").await.status(),
+                200
+            );
         }
     };
     let (copied, ()) = tokio::join!(joining.copy(P), load);
@@ -304,6 +346,7 @@ async fn a_copy_in_many_pages_drops_what_the_primary_does_not_know() {
         let op = merge(&format!("k{i:02}"), version(5, i + 1), &big);
         cast.member(1).store.write(vec![op]).await.unwrap();
     }
+    // Larger than one order: what a primary found on its disk after a crash.
     let stray = [("k055", 4), ("a", 4), ("z", 4), ("k07", 3)];
     for (key, epoch) in stray {
         let op = merge(key, version(epoch, 9), "stray");
@@ -330,15 +373,34 @@ async fn a_source_hands_nothing_to_a_node_it_would_not_write_to() {
     let mut cast = Cast::start(3, Script::new(3, &[1, 2])).await;
     let engine = Arc::clone(&cast.member(1).engine);
     let stranger = engine.page(P, RaftId(3), Epoch(1), None, None).await;
-    assert!(stranger.unwrap_err().to_string().contains("takes no writes"));
+    assert!(
+        stranger
+            .unwrap_err()
+            .to_string()
+            .contains("takes no writes")
+    );
     let early = engine.page(P, RaftId(2), Epoch(9), None, None).await;
-    assert!(early.unwrap_err().to_string().contains("not known here yet"));
-    assert_eq!(cast.member(3).engine.copy(P).await.unwrap(), Copied::NotWanted);
-    let from_replica = cast.member(2).engine.page(P, RaftId(3), Epoch(1), None, None).await;
+    assert!(
+        early
+            .unwrap_err()
+            .to_string()
+            .contains("not known here yet")
+    );
+    assert_eq!(
+        cast.member(3).engine.copy(P).await.unwrap(),
+        Copied::NotWanted
+    );
+    let from_replica = cast
+        .member(2)
+        .engine
+        .page(P, RaftId(3), Epoch(1), None, None)
+        .await;
     assert!(from_replica.is_err());
     cast.change(|script| script.epoch(2));
     cast.show_all();
-    let moved = engine.page(P, RaftId(2), Epoch(1), Some(Epoch(1)), None).await;
+    let moved = engine
+        .page(P, RaftId(2), Epoch(1), Some(Epoch(1)), None)
+        .await;
     assert!(moved.unwrap_err().to_string().contains("start again"));
 }
 
@@ -353,35 +415,74 @@ async fn bad_requests_are_refused_by_name_and_limit() {
     };
     let set = || HttpRequest::post("/kv/set");
     check(set().body("{"), 400, "bad_json").await;
-    check(set().body(r#"{"key":"k","value":5}"#), 400, "expected a string").await;
+    check(
+        set().body(r#"{"key":"k","value":5}"#),
+        400,
+        "expected a string",
+    )
+    .await;
     check(set().body(r#"{"key":"","value":"v"}"#), 400, "key required").await;
     let long = format!(r#"{{"key":"k","value":"{}"}}"#, "x".repeat(VALUE_MAX + 1));
-    check(set().body(long), 400, "length of value is `1001`, must be at most 1000 bytes").await;
+    check(
+        set().body(long),
+        400,
+        "length of value is `1001`, must be at most 1000 bytes",
+    )
+    .await;
     check(set().body("x".repeat(100_000)), 413, "body_too_large").await;
     let key = HttpRequest::get(format!("/kv/get?key={}", "k".repeat(5_000)));
     check(key, 400, "1 to 4096 bytes").await;
     check(HttpRequest::get("/kv/get?key=%ff"), 400, "UTF-8").await;
     check(HttpRequest::get("/kv/set"), 405, "GET is not allowed").await;
     check(HttpRequest::get("/nothing"), 404, "not_found").await;
-    check(HttpRequest::get("/kv/migrate?partition=partition-1"), 400, "partition-0 to partition-0").await;
-    check(HttpRequest::post("/kv/replicate").body("x"), 400, "x-clusterkit-from").await;
+    check(
+        HttpRequest::get("/kv/migrate?partition=partition-1"),
+        400,
+        "partition-0 to partition-0",
+    )
+    .await;
+    check(
+        HttpRequest::post("/kv/replicate").body("x"),
+        400,
+        "x-clusterkit-from",
+    )
+    .await;
     let raw = HttpRequest::post("/kv/set?key=bin").body(&b"\xff\0"[..]);
     check(raw, 200, "ok").await;
     check(HttpRequest::get("/kv/get?key=bin"), 400, "not text").await;
     let raw = HttpRequest::get("/kv/get?key=bin").header("accept", "application/octet-stream");
     assert_eq!(&cast.post(1, raw).await.into_body()[..], b"\xff\0");
-    check(HttpRequest::get("/kv/stats"), 200, r#""mode":"sync-quorum""#).await;
-    check(HttpRequest::get("/kv/migrate?partition=partition-0"), 200, r#""count":1"#).await;
+    check(
+        HttpRequest::get("/kv/stats"),
+        200,
+        r#""mode":"sync-quorum""#,
+    )
+    .await;
+    check(
+        HttpRequest::get("/kv/migrate?partition=partition-0"),
+        200,
+        r#""count":1"#,
+    )
+    .await;
 }
 
 #[tokio::test]
 async fn a_node_that_has_not_joined_serves_nothing() {
-    let cast = Cast::start(2, Script::new(1, &[1]).clone()).await;
-    for target in ["/kv/get?key=k", "/kv/get?key=k&local=1", "/kv/migrate?partition=0"] {
+    let cast = Cast::start(2, Script::new(2, &[1])).await;
+    cast.member(2).cluster.hide();
+    for target in [
+        "/kv/get?key=k",
+        "/kv/get?key=k&local=1",
+        "/kv/migrate?partition=0",
+    ] {
         let (status, body) = cast.get(2, target).await;
         assert_eq!((status, body.contains("not_ready")), (503, true), "{body}");
     }
     let deadline = clock::deadline(SOON);
-    let refused = cast.member(2).engine.write(Bytes::from("k"), None, deadline).await;
+    let refused = cast
+        .member(2)
+        .engine
+        .write(Bytes::from("k"), None, deadline)
+        .await;
     assert!(matches!(refused, Err(Refused::NotReady)));
 }

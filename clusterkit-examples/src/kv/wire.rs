@@ -189,7 +189,9 @@ fn put_bytes(out: &mut BytesMut, bytes: &[u8]) {
 }
 
 fn put_length(out: &mut BytesMut, length: usize) {
-    out.put_u32(u32::try_from(length).expect("invariant: limits of keys and values are below 4 GiB"));
+    out.put_u32(
+        u32::try_from(length).expect("invariant: limits of keys and values are below 4 GiB"),
+    );
 }
 
 fn get_bytes(input: &mut Bytes) -> Result<Bytes, WireError> {

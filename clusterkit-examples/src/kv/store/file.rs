@@ -30,6 +30,8 @@ const GROUP_MAX: usize = 256;
 const CACHE_BYTES: usize = 32 << 20;
 
 const RECORDS: TableDefinition<'_, (u32, &[u8]), &[u8]> = TableDefinition::new("records-v1");
+const META: TableDefinition<'_, &str, &str> = TableDefinition::new("meta-v1");
+const OWNER: &str = "owner";
 const SETTLED: TableDefinition<'_, u32, (u64, u64)> = TableDefinition::new("settled-v1");
 
 /// Bytes in front of a value: epoch, sequence number, whether there is a value.
@@ -84,6 +86,42 @@ impl FileStore {
             queue: Some(queue),
             writer: Some(writer),
         })
+    }
+
+    /// Keeps what is stored if it was stored for `owner`, and forgets it otherwise: versions of
+    /// another membership, perhaps of another cluster, mean nothing here.
+    ///
+    /// # Errors
+    /// [`StoreError::Failed`] when the disk fails.
+    pub(crate) fn claim(&self, owner: &str) -> Result<(), StoreError> {
+        let claimed = || -> Result<bool, redb::Error> {
+            let transaction = self.shared.database.begin_write()?;
+            let mut meta = transaction.open_table(META)?;
+            let before = meta.get(OWNER)?.map(|found| found.value().to_owned());
+            if before.as_deref() == Some(owner) {
+                return Ok(false);
+            }
+            meta.insert(OWNER, owner)?;
+            drop(meta);
+            transaction.delete_table(RECORDS)?;
+            transaction.delete_table(SETTLED)?;
+            transaction.open_table(RECORDS)?;
+            transaction.open_table(SETTLED)?;
+            transaction.commit()?;
+            Ok(before.is_some())
+        };
+        let other = claimed().map_err(|error| self.shared.failed(&error))?;
+        if other {
+            tracing::info!(path = %self.shared.path.display(), "the records of an earlier membership are forgotten");
+        }
+        let totals = prepare(&self.shared.database);
+        let totals = totals.map_err(|error| self.shared.failed(&error))?;
+        *self
+            .shared
+            .totals
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = totals;
+        Ok(())
     }
 
     fn read<T>(
@@ -393,9 +431,10 @@ impl Store for FileStore {
             });
             true
         })?;
-        damaged.map_or(Ok((entries, more)), |key| {
-            Err(self.damaged(partition, &key))
-        })
+        damaged.map_or(
+            Ok((entries, more)),
+            |key| Err(self.damaged(partition, &key)),
+        )
     }
 
     fn versions(
@@ -460,11 +499,12 @@ impl Store for FileStore {
             path: self.shared.path.clone(),
             reason: String::from("the writing thread has ended"),
         };
-        let queued = self.queue.as_ref().map(|queue| queue.try_send((ops, answer)));
+        let queued = self
+            .queue
+            .as_ref()
+            .map(|queue| queue.try_send((ops, answer)));
         match queued {
-            Some(Ok(())) => {
-                async move { answered.await.unwrap_or_else(|_| Err(closed)) }.boxed()
-            }
+            Some(Ok(())) => async move { answered.await.unwrap_or_else(|_| Err(closed)) }.boxed(),
             Some(Err(TrySendError::Full(_))) => {
                 ready(Err(StoreError::Busy { limit: QUEUE_MAX })).boxed()
             }

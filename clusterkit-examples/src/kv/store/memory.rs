@@ -30,7 +30,10 @@ impl MemoryStore {
     }
 }
 
-fn range<'a>(after: Option<&'a [u8]>, until: Option<&'a [u8]>) -> (Bound<&'a [u8]>, Bound<&'a [u8]>) {
+fn range<'a>(
+    after: Option<&'a [u8]>,
+    until: Option<&'a [u8]>,
+) -> (Bound<&'a [u8]>, Bound<&'a [u8]>) {
     (
         after.map_or(Bound::Unbounded, Bound::Excluded),
         until.map_or(Bound::Unbounded, Bound::Included),
@@ -75,7 +78,9 @@ impl Store for MemoryStore {
         after: Option<&[u8]>,
         until: Option<&[u8]>,
     ) -> Result<Vec<(Bytes, Version)>, StoreError> {
-        let empty = after.zip(until).is_some_and(|(after, until)| after >= until);
+        let empty = after
+            .zip(until)
+            .is_some_and(|(after, until)| after >= until);
         let shelves = self.lock();
         let Some(shelf) = shelves.get(&partition).filter(|_| !empty) else {
             return Ok(Vec::new());

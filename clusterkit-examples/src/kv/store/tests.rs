@@ -69,7 +69,12 @@ async fn pages_cover_a_partition_once_and_never_its_neighbours() {
         let mut ops = vec![merge(NEXT, "a", version(1, 1), Some("x"))];
         ops.push(merge(PartitionId(6), "z", version(1, 1), Some("x")));
         for i in 0..50_u64 {
-            ops.push(merge(HERE, &format!("k{i:02}"), version(1, i + 1), Some("0123456789")));
+            ops.push(merge(
+                HERE,
+                &format!("k{i:02}"),
+                version(1, i + 1),
+                Some("0123456789"),
+            ));
         }
         store.write(ops).await.unwrap();
         let (mut seen, mut after) = (Vec::new(), None::<Bytes>);
@@ -89,7 +94,12 @@ async fn pages_cover_a_partition_once_and_never_its_neighbours() {
         assert!(!store.page(HERE, Some(b"k49"), 1).unwrap().1);
         let some = store.versions(HERE, Some(b"k10"), Some(b"k12")).unwrap();
         assert_eq!(some.len(), 2);
-        assert!(store.versions(HERE, Some(b"k2"), Some(b"k1")).unwrap().is_empty());
+        assert!(
+            store
+                .versions(HERE, Some(b"k2"), Some(b"k1"))
+                .unwrap()
+                .is_empty()
+        );
     })
     .await;
 }
@@ -112,13 +122,22 @@ async fn pruning_spares_what_is_newer_and_dropping_spares_the_neighbours() {
         let totals = store.totals();
         assert_eq!((totals.keys, totals.deleted, totals.partitions), (3, 1, 2));
         assert_eq!(totals.bytes, 4 + 5 + 4 + 4);
-        store.write(vec![prune("old"), prune("new"), prune("none")]).await.unwrap();
+        store
+            .write(vec![prune("old"), prune("new"), prune("none")])
+            .await
+            .unwrap();
         assert_eq!(value(store, "old"), None);
         assert_eq!(value(store, "new").as_deref(), Some("22"));
-        store.write(vec![WriteOp::Drop { partition: HERE }]).await.unwrap();
+        store
+            .write(vec![WriteOp::Drop { partition: HERE }])
+            .await
+            .unwrap();
         assert_eq!(value(store, "new"), None);
         let totals = store.totals();
-        assert_eq!((totals.keys, totals.deleted, totals.bytes, totals.partitions), (1, 1, 8, 1));
+        assert_eq!(
+            (totals.keys, totals.deleted, totals.bytes, totals.partitions),
+            (1, 1, 8, 1)
+        );
     })
     .await;
 }
@@ -141,8 +160,15 @@ async fn what_is_not_known_to_be_everywhere_is_told_apart() {
         ];
         store.write(ops).await.unwrap();
         let summary = store.summary(HERE).unwrap();
-        assert_eq!((summary.seen, summary.settled), (version(1, 3), version(1, 1)));
-        let keys: Vec<&[u8]> = summary.unsettled.iter().map(|entry| &entry.key[..]).collect();
+        assert_eq!(
+            (summary.seen, summary.settled),
+            (version(1, 3), version(1, 1))
+        );
+        let keys: Vec<&[u8]> = summary
+            .unsettled
+            .iter()
+            .map(|entry| &entry.key[..])
+            .collect();
         assert_eq!(keys, [b"b", b"c"]);
         assert_eq!(store.summary(NEXT).unwrap(), Summary::default());
     })
@@ -158,7 +184,10 @@ async fn a_file_keeps_everything_over_a_restart() {
             let op = merge(HERE, &format!("k{i}"), version(1, i + 1), Some("value"));
             store.write(vec![op]).await.unwrap();
         }
-        store.write(vec![merge(NEXT, "k", version(1, 1), None)]).await.unwrap();
+        store
+            .write(vec![merge(NEXT, "k", version(1, 1), None)])
+            .await
+            .unwrap();
         store.totals()
     };
     let store = FileStore::open(directory.path()).unwrap();
@@ -181,4 +210,21 @@ async fn a_file_in_use_or_damaged_is_refused_by_name() {
     let path = directory.path().join(FILE);
     std::fs::write(&path, b"not a database at all").unwrap();
     check(directory.path());
+}
+
+#[tokio::test]
+async fn records_of_another_membership_are_forgotten() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = FileStore::open(directory.path()).unwrap();
+    store.claim("cluster-a 1").unwrap();
+    store
+        .write(vec![merge(HERE, "k", version(9, 9), Some("v"))])
+        .await
+        .unwrap();
+    store.claim("cluster-a 1").unwrap();
+    assert_eq!(value(&store, "k").as_deref(), Some("v"));
+    store.claim("cluster-b 1").unwrap();
+    assert_eq!(value(&store, "k"), None);
+    assert_eq!(store.totals(), Totals::default());
+    assert_eq!(store.summary(HERE).unwrap(), Summary::default());
 }
