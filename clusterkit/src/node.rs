@@ -27,7 +27,7 @@ use crate::{lead, pulse, start};
 
 /// How long requests in flight may take to finish when the node stops.
 const DRAIN_REQUESTS: Duration = Duration::from_secs(2);
-/// How long the loops may take to end when the node stops.
+/// How long the loops may take to end when the node stops, the grace of hooks aside.
 const STOP_LOOPS: Duration = Duration::from_secs(10);
 
 /// A running node of a cluster. Clones share it; call [`shutdown`](Self::shutdown) to stop it.
@@ -424,8 +424,9 @@ impl ClusterKit {
         self.inner.stop.cancel();
         let running = self.running.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(Running { server, loops }) = running {
+            let limit = STOP_LOOPS.saturating_add(self.inner.settings.hook_settings.grace);
             for task in loops {
-                task.join_within(STOP_LOOPS).await;
+                task.join_within(limit).await;
             }
             server.shutdown(DRAIN_REQUESTS).await;
         }

@@ -3,5 +3,6 @@
 //! What whole processes do under kill -9 and SIGSTOP is `cargo xtask cluster-test`'s business.
 
 mod cluster;
+mod hooks;
 mod refusals;
 mod support;
