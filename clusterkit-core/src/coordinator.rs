@@ -18,7 +18,10 @@ use crate::event::{LeaveReason, PlanTrigger};
 use crate::id::{Epoch, Incarnation, LogIndex, PartitionId, RaftId, StageId};
 use crate::node::{Drain, Node, NodeStatus};
 use crate::partition::{Partition, Stage};
-use crate::placement::{Placement, PlacementInput, PlacementNode, Rows, Standing};
+use crate::placement::{
+    MinimalMove, Placement, PlacementError, PlacementInput, PlacementNode, PlacementStrategy, Rows,
+    Standing, VerifyError, verify,
+};
 use crate::state::ClusterState;
 use crate::time::{Instant, UnixMillis};
 
@@ -327,11 +330,21 @@ pub fn plan_request(state: &ClusterState, basis: u64) -> Option<PlanRequest> {
             }
         }
     }
+    let mut home = Rows::new();
+    for row in state.home() {
+        let (first, others) = row
+            .split_first()
+            .map_or((None, row.as_slice()), |(first, others)| {
+                (Some(*first), others)
+            });
+        let others = others.iter().filter_map(|&id| index(id));
+        home.push_led(first.and_then(index), others);
+    }
     let (trigger, trigger_node) = trigger(state);
     let config = state.config();
     let input = PlacementInput::new(config.partition_count, config.replication_factor, nodes);
     Some(PlanRequest {
-        input: input.with_current(current),
+        input: input.with_current(current).with_home(home),
         members,
         base: state.epoch(),
         basis,
@@ -341,6 +354,31 @@ pub fn plan_request(state: &ClusterState, basis: u64) -> Option<PlanRequest> {
 }
 
 impl PlanRequest {
+    /// Computes the placement with `strategy`, and checks it before anybody relies on it.
+    ///
+    /// A placement whose certificate does not hold is replaced by the layout that is valid by
+    /// construction, and the reason is returned with it. A strategy without a certificate promises
+    /// nothing that could be checked here; its rows are checked when they are applied.
+    ///
+    /// # Errors
+    /// [`PlacementError`] when the input is beyond a limit of the strategy.
+    pub fn compute(
+        &self,
+        strategy: &dyn PlacementStrategy,
+    ) -> Result<(Placement, Option<VerifyError>), PlacementError> {
+        let placement = strategy.place(&self.input)?;
+        if placement.certificate.is_none() {
+            return Ok((placement, None));
+        }
+        let Err(refuted) = verify(&self.input, &placement) else {
+            return Ok((placement, None));
+        };
+        let mut without_search = self.input.clone();
+        without_search.policy.work_limit = Some(0);
+        let placement = MinimalMove::default().place(&without_search)?;
+        Ok((placement, Some(refuted)))
+    }
+
     /// Returns the command that proposes `placement`.
     #[must_use]
     pub fn command(&self, placement: &Placement, at: UnixMillis) -> Command {
@@ -570,5 +608,58 @@ fn start(state: &ClusterState, wall: UnixMillis, decision: &mut Decision) {
             partitions,
             at: wall,
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Claims the first proof it ever made for everything.
+    #[derive(Debug)]
+    struct Liar;
+
+    impl PlacementStrategy for Liar {
+        fn name(&self) -> &'static str {
+            "liar"
+        }
+
+        fn place(&self, input: &PlacementInput) -> Result<Placement, PlacementError> {
+            let mut placement = MinimalMove::default().place(input)?;
+            let mut rows = Rows::new();
+            for row in placement.rows.iter() {
+                rows.push(&row[..1]);
+            }
+            placement.rows = rows;
+            Ok(placement)
+        }
+
+        fn failover(
+            &self,
+            input: &PlacementInput,
+            live: &[bool],
+        ) -> Result<Placement, PlacementError> {
+            MinimalMove::default().failover(input, live)
+        }
+    }
+
+    #[test]
+    fn a_placement_that_its_certificate_does_not_prove_is_never_proposed() {
+        let nodes =
+            ["a", "b", "c", "d"].map(|id| PlacementNode::new(crate::id::NodeId::new(id).unwrap()));
+        let request = PlanRequest {
+            input: PlacementInput::new(16, 3, nodes.to_vec()),
+            members: alloc::vec![RaftId(1), RaftId(5), RaftId(6), RaftId(7)],
+            base: Epoch(1),
+            basis: 1,
+            trigger: PlanTrigger::Bootstrap,
+            trigger_node: None,
+        };
+        let (honest, refuted) = request.compute(&MinimalMove::default()).unwrap();
+        assert_eq!((refuted, honest.flags.fallback), (None, false));
+        let (replaced, refuted) = request.compute(&Liar).unwrap();
+        assert!(refuted.is_some());
+        assert!(replaced.flags.fallback);
+        assert!(replaced.rows.iter().all(|row| row.len() == 3));
     }
 }

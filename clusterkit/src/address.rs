@@ -33,10 +33,16 @@ impl HostPort {
             None if host.contains(':') => return Err(refused()),
             None => host,
         };
-        if host.bytes().any(|byte| byte.is_ascii_whitespace() || byte == b'/') {
+        if host
+            .bytes()
+            .any(|byte| byte.is_ascii_whitespace() || byte == b'/')
+        {
             return Err(refused());
         }
-        Ok(Self { host: host.to_owned(), port })
+        Ok(Self {
+            host: host.to_owned(),
+            port,
+        })
     }
 
     /// Tells whether it names one host: neither every interface nor port 0.
@@ -45,7 +51,11 @@ impl HostPort {
     }
 
     fn is_wildcard(&self) -> bool {
-        self.host.is_empty() || self.host.parse().is_ok_and(|ip: IpAddr| ip.is_unspecified())
+        self.host.is_empty()
+            || self
+                .host
+                .parse()
+                .is_ok_and(|ip: IpAddr| ip.is_unspecified())
     }
 
     fn is_loopback(&self) -> bool {
@@ -55,7 +65,10 @@ impl HostPort {
     /// Returns the address with the loopback in the place of "every interface".
     pub(crate) fn or_loopback(self) -> Self {
         if self.is_wildcard() {
-            Self { host: Ipv4Addr::LOCALHOST.to_string(), port: self.port }
+            Self {
+                host: Ipv4Addr::LOCALHOST.to_string(),
+                port: self.port,
+            }
         } else {
             self
         }
@@ -86,15 +99,22 @@ pub(crate) fn advertised(listen: &HostPort, seeds: &[HostPort]) -> HostPort {
     let local = !seeds.is_empty() && seeds.iter().all(HostPort::is_loopback);
     // Connecting a datagram socket sends nothing: it only picks the route. The address without a
     // seed is one reserved for documentation (RFC 5737), so the default route answers for it.
-    let far = seeds.first().map_or_else(|| String::from("192.0.2.1:9"), HostPort::to_string);
+    let far = seeds
+        .first()
+        .map_or_else(|| String::from("192.0.2.1:9"), HostPort::to_string);
     let routed = || {
         let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
         socket.connect(far.as_str()).ok()?;
         socket.local_addr().ok().map(|address| address.ip())
     };
     let ip = if local { None } else { routed() };
-    let ip = ip.filter(|ip| !ip.is_unspecified()).unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
-    HostPort { host: ip.to_string(), port: listen.port }
+    let ip = ip
+        .filter(|ip| !ip.is_unspecified())
+        .unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
+    HostPort {
+        host: ip.to_string(),
+        port: listen.port,
+    }
 }
 
 #[cfg(test)]
@@ -109,7 +129,15 @@ mod tests {
     fn addresses_are_host_and_port() {
         assert_eq!(parse("[::1]:80").to_string(), "[::1]:80");
         assert_eq!(parse(":80").host, "");
-        for bad in ["", "host", "host:", "host:70000", "::1:80", "http://a:1", "a b:1"] {
+        for bad in [
+            "",
+            "host",
+            "host:",
+            "host:70000",
+            "::1:80",
+            "http://a:1",
+            "a b:1",
+        ] {
             assert!(HostPort::parse("field", bad).is_err(), "{bad}");
         }
     }
@@ -117,8 +145,14 @@ mod tests {
     #[test]
     fn a_bare_port_is_told_as_loopback_only_among_loopback_seeds() {
         let seeds = [parse("127.0.0.1:1"), parse("localhost:2")];
-        assert_eq!(advertised(&parse(":80"), &seeds).to_string(), "127.0.0.1:80");
-        assert_eq!(advertised(&parse("10.1.2.3:80"), &seeds).to_string(), "10.1.2.3:80");
+        assert_eq!(
+            advertised(&parse(":80"), &seeds).to_string(),
+            "127.0.0.1:80"
+        );
+        assert_eq!(
+            advertised(&parse("10.1.2.3:80"), &seeds).to_string(),
+            "10.1.2.3:80"
+        );
     }
 
     #[test]

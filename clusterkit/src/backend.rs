@@ -53,7 +53,10 @@ impl Backend for NodeBackend {
     }
 
     fn identity(&self) -> Identity {
-        Identity { cluster: self.inner.cluster(), raft_id: self.inner.raft_id() }
+        Identity {
+            cluster: self.inner.cluster(),
+            raft_id: self.inner.raft_id(),
+        }
     }
 
     fn info(&self) -> NodeInfo {
@@ -97,15 +100,20 @@ impl Backend for NodeBackend {
         if !node.name.is_empty() {
             spec.name = Arc::from(node.name.as_str());
         }
-        let request = JoinRequest { spec, member: None, wanted: Wanted::default() };
+        let request = JoinRequest {
+            spec,
+            member: None,
+            wanted: Wanted::default(),
+        };
         match self.inner.admit(request).await {
             JoinReply::Admitted { cluster, .. } => {
                 let nodes = self.inner.view().state.nodes().len();
                 Ok(JoinDone::new(cluster.to_string(), nodes, node.id))
             }
-            JoinReply::NotLeader { .. } => {
-                Err(Problem::new(ProblemCode::NotLeader, "this node does not lead"))
-            }
+            JoinReply::NotLeader { .. } => Err(Problem::new(
+                ProblemCode::NotLeader,
+                "this node does not lead",
+            )),
             JoinReply::Later { reason } => Err(Problem::new(ProblemCode::NotReady, reason)),
             JoinReply::Refused { refusal, reason } => {
                 let code = match refusal {
@@ -122,11 +130,17 @@ impl Backend for NodeBackend {
     }
 
     async fn drain(&self, node: &NodeId, on: bool, leave: bool) -> Result<Applied, Problem> {
-        self.inner.drain(node, on, leave).await.map_err(|error| problem(&error))
+        self.inner
+            .drain(node, on, leave)
+            .await
+            .map_err(|error| problem(&error))
     }
 
     async fn remove(&self, node: &NodeId, force: bool) -> Result<Applied, Problem> {
-        self.inner.remove(node, force).await.map_err(|error| problem(&error))
+        self.inner
+            .remove(node, force)
+            .await
+            .map_err(|error| problem(&error))
     }
 
     async fn rebalance(&self, dry_run: bool) -> Result<RebalanceDocument, Problem> {
@@ -134,8 +148,11 @@ impl Backend for NodeBackend {
         let basis = view.state.plan_basis();
         let request = plan_request(&view.state, basis)
             .ok_or_else(|| Problem::new(ProblemCode::NotReady, "no node takes data"))?;
-        let (request, placement) =
-            self.inner.compute(request).await.map_err(|error| problem(&error))?;
+        let (request, placement) = self
+            .inner
+            .compute(request)
+            .await
+            .map_err(|error| problem(&error))?;
         let mut document = RebalanceDocument::default();
         document.dry_run = dry_run;
         document.epoch = request.base;
@@ -158,12 +175,18 @@ fn moves(
     placement: &clusterkit_core::placement::Placement,
 ) -> Vec<MoveDocument> {
     let name = |id: clusterkit_core::id::RaftId| {
-        state.node_record(id).map_or_else(|| id.to_string(), |node| node.id.to_string())
+        state
+            .node_record(id)
+            .map_or_else(|| id.to_string(), |node| node.id.to_string())
     };
     let mut moves = Vec::new();
     for (i, partition) in state.partitions().iter().enumerate() {
         let from: Vec<String> = partition.members().map(name).collect();
-        let row = placement.rows.row(i).iter().filter_map(|&at| members.get(usize::from(at)));
+        let row = placement
+            .rows
+            .row(i)
+            .iter()
+            .filter_map(|&at| members.get(usize::from(at)));
         let to: Vec<String> = row.map(|&id| name(id)).collect();
         let same = from.first() == to.first()
             && from.len() == to.len()
@@ -186,9 +209,9 @@ fn problem(error: &NodeError) -> Problem {
         NodeError::Timeout { .. } => ProblemCode::OutcomeUnknown,
         NodeError::Lookup(_) | NodeError::NotPrimary { .. } => ProblemCode::StaleRoute,
         NodeError::Propose(error) => match error {
-            ProposeError::Rejected(Rejected::HoldsPartitions { .. } | Rejected::LastNode { .. }) => {
-                ProblemCode::Unsafe
-            }
+            ProposeError::Rejected(
+                Rejected::HoldsPartitions { .. } | Rejected::LastNode { .. },
+            ) => ProblemCode::Unsafe,
             ProposeError::Rejected(Rejected::StaleEpoch { .. }) => ProblemCode::StaleEpoch,
             ProposeError::Rejected(Rejected::UnknownNode { .. }) => ProblemCode::UnknownNode,
             ProposeError::Rejected(_) => ProblemCode::Rejected,

@@ -48,7 +48,11 @@ impl ClusterKit {
         value: impl Into<Arc<[u8]>>,
     ) -> Result<LogIndex, NodeError> {
         let (key, value) = (key.into(), value.into());
-        let command = Command::SetData { key, value, expected: Expected::Any };
+        let command = Command::SetData {
+            key,
+            value,
+            expected: Expected::Any,
+        };
         Ok(self.inner().member_control().propose(command).await?.index)
     }
 
@@ -66,7 +70,11 @@ impl ClusterKit {
         value: impl Into<Arc<[u8]>>,
     ) -> Result<Cas, NodeError> {
         let expected = expected.map_or(Expected::Absent, Expected::Version);
-        let command = Command::SetData { key: key.into(), value: value.into(), expected };
+        let command = Command::SetData {
+            key: key.into(),
+            value: value.into(),
+            expected,
+        };
         match self.inner().member_control().propose(command).await {
             Ok(applied) => Ok(Cas::Written(applied.index)),
             Err(ProposeError::Rejected(Rejected::DataMismatch { version, .. })) => {
@@ -84,7 +92,10 @@ impl ClusterKit {
     /// # Cancel safety
     /// Dropping the future leaves the outcome unknown.
     pub async fn delete_data(&self, key: impl Into<String>) -> Result<(), NodeError> {
-        let command = Command::DeleteData { key: key.into(), expected: Expected::Any };
+        let command = Command::DeleteData {
+            key: key.into(),
+            expected: Expected::Any,
+        };
         self.inner().member_control().propose(command).await?;
         Ok(())
     }
@@ -95,7 +106,10 @@ impl ClusterKit {
     pub fn get_data(&self, key: &str) -> Option<DataValue> {
         let view = self.inner().view();
         let entry = view.state.data(key)?;
-        Some(DataValue { value: Arc::clone(&entry.value), version: entry.version })
+        Some(DataValue {
+            value: Arc::clone(&entry.value),
+            version: entry.version,
+        })
     }
 
     /// Returns the keys that begin with `prefix` and their versions, in key order.
@@ -103,6 +117,8 @@ impl ClusterKit {
     pub fn list_data(&self, prefix: &str) -> Vec<(String, LogIndex)> {
         let view = self.inner().view();
         let entries = view.state.data_with_prefix(prefix);
-        entries.map(|(key, entry)| (key.to_owned(), entry.version)).collect()
+        entries
+            .map(|(key, entry)| (key.to_owned(), entry.version))
+            .collect()
     }
 }

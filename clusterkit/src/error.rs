@@ -33,7 +33,9 @@ pub enum StartError {
         source: Box<dyn Error + Send + Sync>,
     },
     /// The node may not form a cluster and has nobody to join through.
-    #[error("node `{node}` has no seeds and may not form a cluster: name a seed, or allow bootstrap")]
+    #[error(
+        "node `{node}` has no seeds and may not form a cluster: name a seed, or allow bootstrap"
+    )]
     NothingToJoin {
         /// The node.
         node: NodeId,

@@ -4,6 +4,7 @@
 //! and HTTP all hold one [`Inner`]. No decision is taken here.
 
 use std::fmt;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use clusterkit_core::control::{ControlPlane, View};
@@ -11,8 +12,8 @@ use clusterkit_core::coordinator::Coordinator;
 use clusterkit_core::id::{ClusterId, RaftId};
 use clusterkit_core::node::NodeSpec;
 use clusterkit_http::transport::HttpTransport;
-use clusterkit_raft::storage::{Identity, Storage};
 use clusterkit_raft::RaftControlPlane;
+use clusterkit_raft::storage::{Identity, Storage};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -48,6 +49,8 @@ pub(crate) struct Inner {
     pub(crate) hook_counters: Arc<HookCounters>,
     /// Wakes the leader's loop: something was heard.
     pub(crate) heard: Notify,
+    /// Placements that were replaced by the systematic layout.
+    pub(crate) fallbacks: AtomicU64,
     control: OnceLock<Arc<RaftControlPlane>>,
     identity: Mutex<Identity>,
     coordinator: Mutex<Coordinator>,
@@ -63,7 +66,10 @@ impl fmt::Debug for Inner {
 }
 
 impl Inner {
-    #[allow(clippy::too_many_arguments, reason = "called once, by the start of the node")]
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "called once, by the start of the node"
+    )]
     pub(crate) fn new(
         settings: Settings,
         spec: NodeSpec,
@@ -85,6 +91,7 @@ impl Inner {
             stop: CancellationToken::new(),
             hook_counters: Arc::default(),
             heard: Notify::new(),
+            fallbacks: AtomicU64::new(0),
             control: OnceLock::new(),
             identity: Mutex::new(identity),
             coordinator: Mutex::new(coordinator),
@@ -98,7 +105,9 @@ impl Inner {
 
     /// Returns the control plane of a node that has started.
     pub(crate) fn member_control(&self) -> &Arc<RaftControlPlane> {
-        self.control.get().expect("invariant: a started node has opened its control plane")
+        self.control
+            .get()
+            .expect("invariant: a started node has opened its control plane")
     }
 
     pub(crate) fn set_control(&self, control: Arc<RaftControlPlane>) {
@@ -134,7 +143,9 @@ impl Inner {
 
     /// Returns the leader's brain. Held for the time of one decision, never across an await.
     pub(crate) fn coordinator(&self) -> MutexGuard<'_, Coordinator> {
-        self.coordinator.lock().unwrap_or_else(PoisonError::into_inner)
+        self.coordinator
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn set_phase(&self, phase: Phase) {
@@ -153,8 +164,7 @@ impl Inner {
 
     /// Tells whether the log says that this very member is none any more.
     pub(crate) fn was_removed(&self, view: &View) -> bool {
-        self.raft_id().is_some_and(|me| {
-            view.state.node(me).is_none() && view.state.applied().0 >= me.0
-        })
+        self.raft_id()
+            .is_some_and(|me| view.state.node(me).is_none() && view.state.applied().0 >= me.0)
     }
 }

@@ -59,8 +59,13 @@ impl Inner {
         match tokio::time::timeout(limit, asking).await {
             Ok(result) => result,
             Err(_) => {
-                let attempts = last.into_iter().map(|(seed, answer)| format!("{seed}: {answer}"));
-                Err(JoinError::Timeout { after: limit, attempts: attempts.collect() })
+                let attempts = last
+                    .into_iter()
+                    .map(|(seed, answer)| format!("{seed}: {answer}"));
+                Err(JoinError::Timeout {
+                    after: limit,
+                    attempts: attempts.collect(),
+                })
             }
         }
     }
@@ -93,7 +98,9 @@ impl Inner {
                 JoinReply::Refused { refusal, reason } => {
                     return Answer::Final(Err(refused(refusal, reason)));
                 }
-                JoinReply::NotLeader { leader: Some(leader) } if leader != asked => {
+                JoinReply::NotLeader {
+                    leader: Some(leader),
+                } if leader != asked => {
                     asked = leader;
                     continue;
                 }
@@ -108,17 +115,22 @@ impl Inner {
 
     async fn ask(&self, address: &str, request: &JoinRequest) -> Result<JoinReply, Unanswered> {
         let peer = PeerAddress::seed(address);
-        let sent = self.transport.send(&peer, RpcKind::Join, encode(RpcKind::Join, request));
+        let sent = self
+            .transport
+            .send(&peer, RpcKind::Join, encode(RpcKind::Join, request));
         match tokio::time::timeout(ANSWER_LIMIT, sent).await {
             Ok(Ok(answer)) => decode(RpcKind::Join, &answer)
                 .map_err(|error| Unanswered::Silent(error.to_string())),
             Ok(Err(TransportError::Refused { reason, .. })) => Err(Unanswered::Foreign(format!(
                 "{address} refuses node `{}` of cluster {}: {reason}",
                 self.spec.id,
-                self.cluster().map_or_else(|| String::from("none"), |id| id.to_string()),
+                self.cluster()
+                    .map_or_else(|| String::from("none"), |id| id.to_string()),
             ))),
             Ok(Err(error)) => Err(Unanswered::Silent(describe(&error))),
-            Err(_) => Err(Unanswered::Silent(format!("no answer within {ANSWER_LIMIT:?}"))),
+            Err(_) => Err(Unanswered::Silent(format!(
+                "no answer within {ANSWER_LIMIT:?}"
+            ))),
         }
     }
 
@@ -141,7 +153,9 @@ impl Inner {
                 tokio::time::sleep(ROUND_PAUSE.1).await;
             }
         };
-        tokio::time::timeout(LOOK_AROUND, looking).await.unwrap_or(false)
+        tokio::time::timeout(LOOK_AROUND, looking)
+            .await
+            .unwrap_or(false)
     }
 }
 

@@ -4,6 +4,7 @@
 //! `clusterkit_core::coordinator`'s.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use clusterkit_core::command::{Applied, Command};
@@ -93,13 +94,27 @@ impl Inner {
     ) -> Result<(PlanRequest, Placement), NodeError> {
         let strategy = Arc::clone(&self.settings.strategy);
         let computed = crate::tasks::blocking(move || {
-            let placement = strategy.place(&request.input);
+            let placement = request.compute(&*strategy);
             (request, placement)
         });
-        match computed.await {
-            Ok((request, Ok(placement))) => Ok((request, placement)),
-            Ok((_, Err(error))) => Err(NodeError::Placement { reason: error.to_string() }),
-            Err(panicked) => Err(NodeError::Placement { reason: panicked }),
+        let (request, placement) = match computed.await {
+            Ok((request, Ok(placement))) => (request, placement),
+            Ok((_, Err(error))) => {
+                return Err(NodeError::Placement {
+                    reason: error.to_string(),
+                });
+            }
+            Err(panicked) => return Err(NodeError::Placement { reason: panicked }),
+        };
+        let (placement, refuted) = placement;
+        if let Some(error) = refuted {
+            tracing::error!(%error, "a placement was refuted: the systematic layout is used");
+        } else if placement.flags.fallback {
+            tracing::error!("the placement search gave up: the systematic layout is used");
         }
+        if placement.flags.fallback {
+            self.fallbacks.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok((request, placement))
     }
 }

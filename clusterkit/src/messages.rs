@@ -52,7 +52,11 @@ impl Wanted {
             found: &T,
         ) -> Option<ConfigError> {
             let wanted = wanted.filter(|wanted| *wanted != found)?;
-            Some(ConfigError::new(field, wanted, format_args!("`{found}`, as in the cluster")))
+            Some(ConfigError::new(
+                field,
+                wanted,
+                format_args!("`{found}`, as in the cluster"),
+            ))
         }
         differs("cluster_id", self.cluster.as_ref(), &id)
             .or_else(|| differs("cluster_name", self.cluster_name.as_ref(), &config.name))
@@ -62,7 +66,11 @@ impl Wanted {
             })
             .or_else(|| {
                 let found = &config.replication_factor;
-                differs("replication_factor", self.replication_factor.as_ref(), found)
+                differs(
+                    "replication_factor",
+                    self.replication_factor.as_ref(),
+                    found,
+                )
             })
             .or_else(|| differs("hash", self.hash.as_ref(), &config.hash.algorithm))
     }
@@ -139,8 +147,10 @@ pub(crate) fn encode<T: Serialize>(kind: RpcKind, message: &T) -> Bytes {
 
 /// Decodes a message of this crate.
 pub(crate) fn decode<T: DeserializeOwned>(kind: RpcKind, bytes: &[u8]) -> Result<T, PeerError> {
-    codec::decode(kind.as_str(), bytes)
-        .map_err(|error| PeerError::Malformed { kind, detail: error.to_string() })
+    codec::decode(kind.as_str(), bytes).map_err(|error| PeerError::Malformed {
+        kind,
+        detail: error.to_string(),
+    })
 }
 
 #[cfg(test)]
@@ -156,11 +166,17 @@ mod tests {
             assert_eq!(wanted.mismatch(id, &config).unwrap().to_string(), expected);
         };
         check(
-            Wanted { partition_count: Some(64), ..Wanted::default() },
+            Wanted {
+                partition_count: Some(64),
+                ..Wanted::default()
+            },
             "partition_count is `64`, must be `256`, as in the cluster",
         );
         check(
-            Wanted { hash: Some(HashAlgorithm::Md5), ..Wanted::default() },
+            Wanted {
+                hash: Some(HashAlgorithm::Md5),
+                ..Wanted::default()
+            },
             "hash is `md5`, must be `xxh3_64`, as in the cluster",
         );
     }

@@ -138,7 +138,10 @@ impl ClusterKit {
             Task::spawn(feed::run(Arc::clone(&inner))),
         ];
         let running = Some(Running { server, loops });
-        Ok(Self { inner, running: Arc::new(Mutex::new(running)) })
+        Ok(Self {
+            inner,
+            running: Arc::new(Mutex::new(running)),
+        })
     }
 
     /// Returns the present snapshot: use one where several answers must agree.
@@ -234,7 +237,10 @@ impl ClusterKit {
             id: topology.cluster().to_string(),
             epoch: topology.epoch(),
             nodes: topology.nodes().to_vec(),
-            leader: view.leadership.leader.and_then(|id| topology.member(id).cloned()),
+            leader: view
+                .leadership
+                .leader
+                .and_then(|id| topology.member(id).cloned()),
             partition_count: topology.partition_count(),
             replication_factor: topology.replication_factor(),
         }
@@ -288,7 +294,10 @@ impl ClusterKit {
         };
         tokio::time::timeout(limit, waiting).await.map_err(|_| {
             let missing = self.inner.unready(&self.view()).unwrap_or_default();
-            NodeError::Timeout { what: format!("readiness ({missing})"), after: limit }
+            NodeError::Timeout {
+                what: format!("readiness ({missing})"),
+                after: limit,
+            }
         })
     }
 
@@ -422,7 +431,11 @@ impl ClusterKit {
     pub async fn stop(&self) {
         let left = self.inner.phase() == Phase::Left;
         self.inner.stop.cancel();
-        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let running = self
+            .running
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
         if let Some(Running { server, loops }) = running {
             let limit = STOP_LOOPS.saturating_add(self.inner.settings.hook_settings.grace);
             for task in loops {
@@ -460,7 +473,9 @@ impl ClusterKit {
 impl Inner {
     /// Returns why this node should not be sent traffic, none when it should.
     pub(crate) fn unready(&self, view: &View) -> Option<String> {
-        let Some(me) = self.raft_id() else { return Some(String::from("not a member yet")) };
+        let Some(me) = self.raft_id() else {
+            return Some(String::from("not a member yet"));
+        };
         match self.phase() {
             Phase::Member => {}
             Phase::Starting | Phase::Announcing => {
@@ -476,7 +491,12 @@ impl Inner {
             Some(status) => return Some(format!("this node is {status}")),
             None => return Some(String::from("this node's admission is not applied yet")),
         }
-        let headless = view.state.partitions().iter().filter(|p| p.primary.is_none()).count();
+        let headless = view
+            .state
+            .partitions()
+            .iter()
+            .filter(|p| p.primary.is_none())
+            .count();
         (headless > 0).then(|| format!("{headless} partitions have no primary"))
     }
 
@@ -506,7 +526,12 @@ impl Inner {
         leave: bool,
     ) -> Result<Applied, NodeError> {
         let node = self.find(node)?;
-        let command = Command::Drain { node: node.raft_id, on, leave, at: self.clock.wall() };
+        let command = Command::Drain {
+            node: node.raft_id,
+            on,
+            leave,
+            at: self.clock.wall(),
+        };
         Ok(self.member_control().propose(command).await?)
     }
 
@@ -524,7 +549,9 @@ impl Inner {
     fn find(&self, node: &NodeId) -> Result<Arc<Node>, NodeError> {
         let view = self.view();
         let found = view.state.node_by_id(node.as_str()).cloned();
-        found.ok_or_else(|| NodeError::UnknownNode { node: node.to_string() })
+        found.ok_or_else(|| NodeError::UnknownNode {
+            node: node.to_string(),
+        })
     }
 
     /// Removes the log of a membership that has ended, so that the next start is a new node's.
@@ -539,9 +566,10 @@ impl Inner {
         let limit = self.settings.leave_timeout;
         let leaving = async {
             let view = self.view();
-            let others = view.state.nodes().any(|node| {
-                Some(node.raft_id) != self.raft_id() && node.status.is_live()
-            });
+            let others = view
+                .state
+                .nodes()
+                .any(|node| Some(node.raft_id) != self.raft_id() && node.status.is_live());
             if !others || self.phase() != Phase::Member {
                 return Ok(());
             }

@@ -238,7 +238,11 @@ impl Options {
         options.name = read("NODE_NAME");
         options.peer_address = read("RAFT_ADDR");
         if let Some(seeds) = read("JOIN_ADDR") {
-            for seed in seeds.split(',').map(str::trim).filter(|seed| !seed.is_empty()) {
+            for seed in seeds
+                .split(',')
+                .map(str::trim)
+                .filter(|seed| !seed.is_empty())
+            {
                 options = options.join(seed);
             }
         }
@@ -427,7 +431,9 @@ impl Options {
         let id = NodeId::new(&self.id)?;
         let listen = HostPort::parse("http_addr", &self.address)?;
         let parse = |field: &str, text: &Option<String>| {
-            text.as_ref().map(|text| HostPort::parse(field, text)).transpose()
+            text.as_ref()
+                .map(|text| HostPort::parse(field, text))
+                .transpose()
         };
         let advertise = parse("advertise_addr", &self.advertise)?;
         if let Some(advertise) = advertise.as_ref().filter(|address| !address.is_reachable()) {
@@ -439,11 +445,16 @@ impl Options {
         for seed in &self.seeds {
             let seed = HostPort::parse("join_addr", seed)?;
             if seed.port == 0 {
-                return Err(ConfigError::new("join_addr", seed, "host:port with a port above 0"));
+                return Err(ConfigError::new(
+                    "join_addr",
+                    seed,
+                    "host:port with a port above 0",
+                ));
             }
             seeds.push(seed.or_loopback());
         }
-        if self.bootstrap == Some(true) && !seeds.is_empty() && !address::is_first(&seeds, &listen) {
+        if self.bootstrap == Some(true) && !seeds.is_empty() && !address::is_first(&seeds, &listen)
+        {
             let limit = "false with seeds that do not begin with this node";
             return Err(ConfigError::new("bootstrap", true, limit));
         }
@@ -476,7 +487,10 @@ impl Options {
         let timing = self.profile.timing();
         timing.detector.validate()?;
         Ok(Settings {
-            name: self.name.clone().unwrap_or_else(|| default_name(id.as_str())),
+            name: self
+                .name
+                .clone()
+                .unwrap_or_else(|| default_name(id.as_str())),
             id,
             listen,
             advertise,
@@ -510,7 +524,10 @@ impl Options {
 
 /// Returns the name that earlier releases gave a node: `node-7`, `server-7` and `7` are `Server-7`.
 fn default_name(id: &str) -> String {
-    let number = id.strip_prefix("node-").or_else(|| id.strip_prefix("server-")).unwrap_or(id);
+    let number = id
+        .strip_prefix("node-")
+        .or_else(|| id.strip_prefix("server-"))
+        .unwrap_or(id);
     if !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()) {
         format!("Server-{number}")
     } else {
@@ -530,7 +547,10 @@ mod tests {
     fn bad_options_name_field_value_and_limit() {
         let good = || Options::new("node-1", "127.0.0.1:0");
         assert!(good().validate().is_ok());
-        check(&Options::new("", "127.0.0.1:0"), "node_id is ``, must be 1 to 128 bytes");
+        check(
+            &Options::new("", "127.0.0.1:0"),
+            "node_id is ``, must be 1 to 128 bytes",
+        );
         check(
             &Options::new("n", "127.0.0.1"),
             "http_addr is `127.0.0.1`, must be host:port, or :port for every interface",
@@ -539,9 +559,18 @@ mod tests {
             &good().join("nowhere"),
             "join_addr is `nowhere`, must be host:port, or :port for every interface",
         );
-        check(&good().partitions(0), "partition_count is `0`, must be 1 to 65536");
-        check(&good().replication_factor(0), "replication_factor is `0`, must be 1 to 7");
-        check(&good().service("kv", ""), "services is `kv=`, must be a name and an address");
+        check(
+            &good().partitions(0),
+            "partition_count is `0`, must be 1 to 65536",
+        );
+        check(
+            &good().replication_factor(0),
+            "replication_factor is `0`, must be 1 to 7",
+        );
+        check(
+            &good().service("kv", ""),
+            "services is `kv=`, must be a name and an address",
+        );
         check(
             &good().join("10.0.0.9:1").bootstrap(true),
             "bootstrap is `true`, must be false with seeds that do not begin with this node",
@@ -550,7 +579,11 @@ mod tests {
 
     #[test]
     fn names_follow_the_earlier_releases() {
-        for (id, name) in [("node-7", "Server-7"), ("server-2", "Server-2"), ("3", "Server-3")] {
+        for (id, name) in [
+            ("node-7", "Server-7"),
+            ("server-2", "Server-2"),
+            ("3", "Server-3"),
+        ] {
             assert_eq!(default_name(id), name);
         }
         assert_eq!(default_name("node-a"), "node-a");

@@ -15,9 +15,7 @@ use clusterkit_core::node::{Node, NodeSpec, NodeStatus};
 use clusterkit_raft::transport::{PeerAddress, PeerError, PeerHandler, RpcKind, Transport};
 
 use crate::inner::Inner;
-use crate::messages::{
-    JoinReply, JoinRequest, Pulse, PulseReply, Refusal, Whoami, decode, encode,
-};
+use crate::messages::{JoinReply, JoinRequest, Pulse, PulseReply, Refusal, Whoami, decode, encode};
 
 /// How long a node is given to answer who it is.
 const IDENTIFY_LIMIT: Duration = Duration::from_secs(1);
@@ -41,7 +39,9 @@ impl PeerHandler for Peers {
             }
             raft => match self.0.control() {
                 Some(control) => control.handle_peer(raft, body).await,
-                None => Err(PeerError::Unavailable { detail: String::from("not a member yet") }),
+                None => Err(PeerError::Unavailable {
+                    detail: String::from("not a member yet"),
+                }),
             },
         }
     }
@@ -64,32 +64,39 @@ impl Inner {
         let peer = PeerAddress::seed(address);
         let asked = self.transport.send(&peer, RpcKind::Identify, Bytes::new());
         match tokio::time::timeout(IDENTIFY_LIMIT, asked).await {
-            Ok(Ok(answer)) => {
-                decode(RpcKind::Identify, &answer).map_err(|error| error.to_string())
-            }
+            Ok(Ok(answer)) => decode(RpcKind::Identify, &answer).map_err(|error| error.to_string()),
             Ok(Err(error)) => Err(describe(&error)),
-            Err(_) => Err(format!("{address} did not answer within {IDENTIFY_LIMIT:?}")),
+            Err(_) => Err(format!(
+                "{address} did not answer within {IDENTIFY_LIMIT:?}"
+            )),
         }
     }
 
     fn hear(&self, pulse: Pulse) -> PulseReply {
-        let Some(control) = self.control() else { return PulseReply::NotLeader };
+        let Some(control) = self.control() else {
+            return PulseReply::NotLeader;
+        };
         let view = control.view();
         if !view.leadership.is_leader {
             return PulseReply::NotLeader;
         }
         if view.state.node(pulse.node).is_none() {
             let known = view.state.applied().0 >= pulse.node.0;
-            return if known { PulseReply::Removed } else { PulseReply::Unknown };
+            return if known {
+                PulseReply::Removed
+            } else {
+                PulseReply::Unknown
+            };
         }
         let now = self.clock.now();
         let heard = {
             let mut coordinator = self.coordinator();
             coordinator.handle_heartbeat(pulse.node, pulse.incarnation, pulse.applied, now)
         };
-        let waits = view.state.node(pulse.node).is_some_and(|node| {
-            matches!(node.status, NodeStatus::Joining | NodeStatus::Down)
-        });
+        let waits = view
+            .state
+            .node(pulse.node)
+            .is_some_and(|node| matches!(node.status, NodeStatus::Joining | NodeStatus::Down));
         if waits {
             self.heard.notify_one();
         }
@@ -103,17 +110,24 @@ impl Inner {
     /// Decides about a node that asks to become a member, or says that it runs again.
     pub(crate) async fn admit(&self, request: JoinRequest) -> JoinReply {
         let Some(control) = self.control() else {
-            return JoinReply::Later { reason: String::from("this node is not a member yet") };
+            return JoinReply::Later {
+                reason: String::from("this node is not a member yet"),
+            };
         };
         let view = control.view();
         let Some(cluster) = view.state.cluster() else {
-            return JoinReply::Later { reason: String::from("no cluster is formed yet") };
+            return JoinReply::Later {
+                reason: String::from("no cluster is formed yet"),
+            };
         };
         if let Some(mismatch) = request.wanted.mismatch(cluster, view.state.config()) {
             return refused(Refusal::Mismatch, &mismatch);
         }
         if !view.leadership.is_leader {
-            let leader = view.leadership.leader.and_then(|id| view.state.node(id).cloned());
+            let leader = view
+                .leadership
+                .leader
+                .and_then(|id| view.state.node(id).cloned());
             let leader = leader.map(|node| node.peer_address().to_owned());
             return JoinReply::NotLeader { leader };
         }
@@ -122,22 +136,34 @@ impl Inner {
         }
         let at = self.clock.wall();
         let command = match request.member {
-            Some(node) => Command::Announce { node, spec: request.spec.clone(), at },
+            Some(node) => Command::Announce {
+                node,
+                spec: request.spec.clone(),
+                at,
+            },
             None => {
                 let replaces = match self.dead_holder(&view, &request.spec).await {
                     Ok(replaces) => replaces,
                     Err(reply) => return reply,
                 };
-                Command::Join { node: request.spec.clone(), replaces, at }
+                Command::Join {
+                    node: request.spec.clone(),
+                    replaces,
+                    at,
+                }
             }
         };
         match control.propose(command).await {
             Ok(applied) => match applied.node {
                 Some(raft_id) => JoinReply::Admitted { cluster, raft_id },
-                None => JoinReply::Later { reason: String::from("no member id was assigned") },
+                None => JoinReply::Later {
+                    reason: String::from("no member id was assigned"),
+                },
             },
             Err(ProposeError::Rejected(rejected)) => reject(rejected),
-            Err(error) => JoinReply::Later { reason: error.to_string() },
+            Err(error) => JoinReply::Later {
+                reason: error.to_string(),
+            },
         }
     }
 
@@ -147,22 +173,26 @@ impl Inner {
         let address = spec.peer_address();
         let answer = self.identify(address).await;
         let who = answer.map_err(|error| {
-            format!("node `{}` announced {address}, where nobody answers: {error}", spec.id)
+            format!(
+                "node `{}` announced {address}, where nobody answers: {error}",
+                spec.id
+            )
         })?;
         if who.disk == spec.disk && who.node == spec.id {
             return Ok(());
         }
-        Err(format!("node `{}` announced {address}, where node `{}` answers", spec.id, who.node))
+        Err(format!(
+            "node `{}` announced {address}, where node `{}` answers",
+            spec.id, who.node
+        ))
     }
 
     /// Finds the member whose id the joining node has, and makes sure that it is dead: the same
     /// address answers with the new disk, or the cluster has declared it down.
-    async fn dead_holder(
-        &self,
-        view: &View,
-        spec: &NodeSpec,
-    ) -> Result<Option<RaftId>, JoinReply> {
-        let Some(holder) = view.state.node_by_id(spec.id.as_str()) else { return Ok(None) };
+    async fn dead_holder(&self, view: &View, spec: &NodeSpec) -> Result<Option<RaftId>, JoinReply> {
+        let Some(holder) = view.state.node_by_id(spec.id.as_str()) else {
+            return Ok(None);
+        };
         if holder.disk == spec.disk {
             return Ok(None);
         }
@@ -176,10 +206,16 @@ impl Inner {
                 // Its own address answers as the new one: the old process is gone for certain.
                 let nodes = vec![holder.raft_id];
                 let at = self.clock.wall();
-                let down = Command::MarkDown { nodes, promotions: Vec::new(), at };
+                let down = Command::MarkDown {
+                    nodes,
+                    promotions: Vec::new(),
+                    at,
+                };
                 match self.member_control().propose(down).await {
                     Ok(_) => Ok(Some(holder.raft_id)),
-                    Err(error) => Err(JoinReply::Later { reason: error.to_string() }),
+                    Err(error) => Err(JoinReply::Later {
+                        reason: error.to_string(),
+                    }),
                 }
             }
             Ok(_) | Err(_) => Err(JoinReply::Later {
@@ -203,7 +239,10 @@ fn in_use(holder: &Node) -> JoinReply {
 }
 
 fn refused(refusal: Refusal, reason: &(impl ToString + ?Sized)) -> JoinReply {
-    JoinReply::Refused { refusal, reason: reason.to_string() }
+    JoinReply::Refused {
+        refusal,
+        reason: reason.to_string(),
+    }
 }
 
 fn reject(rejected: Rejected) -> JoinReply {
@@ -212,7 +251,9 @@ fn reject(rejected: Rejected) -> JoinReply {
         Rejected::AddressInUse { .. } => Refusal::AddressInUse,
         Rejected::UnknownNode { .. } => Refusal::Removed,
         Rejected::NotFormed => {
-            return JoinReply::Later { reason: rejected.to_string() };
+            return JoinReply::Later {
+                reason: rejected.to_string(),
+            };
         }
         _ => Refusal::Other,
     };

@@ -37,7 +37,9 @@ pub(crate) async fn run(inner: Arc<Inner>) {
 impl Inner {
     /// Makes the present process known to the cluster, within `limit`.
     pub(crate) async fn announce(&self, limit: Duration) -> Result<(), JoinError> {
-        let Some(me) = self.raft_id() else { return Ok(()) };
+        let Some(me) = self.raft_id() else {
+            return Ok(());
+        };
         let view = self.view();
         let known = view.state.node(me).is_some_and(|node| {
             node.incarnation == self.spec.incarnation && node.address == self.spec.address
@@ -52,7 +54,8 @@ impl Inner {
             let others = self.known_addresses(&view);
             if others.is_empty() {
                 // Nobody to ask: wait for leadership, or for news.
-                let _ = tokio::time::timeout(limit, self.member_control().changed(view.version)).await;
+                let _ =
+                    tokio::time::timeout(limit, self.member_control().changed(view.version)).await;
                 return Ok(());
             }
             tokio::select! {
@@ -74,12 +77,20 @@ impl Inner {
     async fn announce_to_oneself(&self, node: RaftId) -> Result<(), JoinError> {
         let spec = self.spec.clone();
         let at = self.clock.wall();
-        match self.member_control().propose(Command::Announce { node, spec, at }).await {
+        match self
+            .member_control()
+            .propose(Command::Announce { node, spec, at })
+            .await
+        {
             Ok(_) => Ok(()),
             Err(ProposeError::Rejected(rejected @ Rejected::UnknownNode { .. })) => {
-                Err(JoinError::Removed { reason: rejected.to_string() })
+                Err(JoinError::Removed {
+                    reason: rejected.to_string(),
+                })
             }
-            Err(error) => Err(JoinError::Refused { reason: error.to_string() }),
+            Err(error) => Err(JoinError::Refused {
+                reason: error.to_string(),
+            }),
         }
     }
 
@@ -96,7 +107,10 @@ impl Inner {
         let mut addresses: Vec<String> = Vec::new();
         let mut seen = BTreeSet::new();
         seen.insert(self.spec.peer_address().to_owned());
-        let members = view.state.nodes().filter(|node| Some(node.raft_id) != self.raft_id());
+        let members = view
+            .state
+            .nodes()
+            .filter(|node| Some(node.raft_id) != self.raft_id());
         let members = members.map(|node| node.peer_address().to_owned());
         let seeds = self.settings.seeds.iter().map(ToString::to_string);
         for address in members.chain(seeds) {
@@ -118,11 +132,20 @@ impl Inner {
                 self.set_phase(Phase::Left);
                 return;
             }
-            let leader = view.leadership.leader.and_then(|id| view.state.node(id).cloned());
-            let Some(leader) = leader.filter(|_| !view.leadership.is_leader) else { continue };
+            let leader = view
+                .leadership
+                .leader
+                .and_then(|id| view.state.node(id).cloned());
+            let Some(leader) = leader.filter(|_| !view.leadership.is_leader) else {
+                continue;
+            };
             let Some(node) = self.raft_id() else { return };
             let incarnation = self.spec.incarnation;
-            let pulse = Pulse { node, incarnation, applied: view.state.applied() };
+            let pulse = Pulse {
+                node,
+                incarnation,
+                applied: view.state.applied(),
+            };
             let peer = PeerAddress::member(leader.raft_id, leader.peer_address());
             match self.pulse(&peer, &pulse, interval * 3).await {
                 Some(PulseReply::Removed) => {

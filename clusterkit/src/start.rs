@@ -49,15 +49,22 @@ async fn open(
     };
     let known = Identity::load(&*storage).map_err(at_storage)?;
     if let Some(identity) = &known {
-        identity.check(&*storage, &settings.id, None).map_err(at_storage)?;
+        identity
+            .check(&*storage, &settings.id, None)
+            .map_err(at_storage)?;
     }
     let listen = settings.listen.to_string();
-    let server = Server::bind(&listen).await.map_err(|source| StartError::Bind {
-        address: listen,
-        source: Box::new(source),
-    })?;
+    let server = Server::bind(&listen)
+        .await
+        .map_err(|source| StartError::Bind {
+            address: listen,
+            source: Box::new(source),
+        })?;
     let mut identity = known.unwrap_or_else(|| {
-        Identity::new(settings.id.clone(), DiskId::from_bytes(uuid::Uuid::new_v4().into_bytes()))
+        Identity::new(
+            settings.id.clone(),
+            DiskId::from_bytes(uuid::Uuid::new_v4().into_bytes()),
+        )
     });
     if identity.raft_id.is_some() {
         identity.incarnation = Incarnation(identity.incarnation.0 + 1);
@@ -65,8 +72,7 @@ async fn open(
     identity.save(&*storage).map_err(at_storage)?;
 
     let spec = spec(&settings, &identity, server.local_addr().port())?;
-    let mut coordinator =
-        Coordinator::new(settings.timing.detector).map_err(StartError::Config)?;
+    let mut coordinator = Coordinator::new(settings.timing.detector).map_err(StartError::Config)?;
     coordinator.expect(settings.expect);
     let transport = Arc::new(HttpTransport::new(&ClientLimits::default()));
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
@@ -80,7 +86,10 @@ async fn open(
         coordinator,
     ));
     let backend = Arc::new(NodeBackend::new(Arc::clone(&inner)));
-    let server = server.serve(Arc::new(ClusterApi::new(backend, ApiLimits::default())), ServerLimits::default());
+    let server = server.serve(
+        Arc::new(ClusterApi::new(backend, ApiLimits::default())),
+        ServerLimits::default(),
+    );
     let became = match (identity.cluster, identity.raft_id) {
         (Some(cluster), Some(raft_id)) => resume(&inner, cluster, raft_id).await,
         _ => enter(&inner).await,
@@ -125,7 +134,10 @@ fn spec(settings: &Settings, identity: &Identity, port: u16) -> Result<NodeSpec,
     let mut spec = NodeSpec::new(settings.id.clone(), identity.disk, &advertise.to_string());
     spec.incarnation = identity.incarnation;
     spec.name = Arc::from(settings.name.as_str());
-    spec.peer_address = settings.peer_address.as_ref().map(|peer| Arc::from(peer.to_string()));
+    spec.peer_address = settings
+        .peer_address
+        .as_ref()
+        .map(|peer| Arc::from(peer.to_string()));
     spec.services = Arc::new(settings.services.clone());
     spec.zone = Arc::from(settings.zone.as_str());
     spec.weight = settings.weight;
@@ -163,10 +175,17 @@ async fn resume(inner: &Inner, cluster: ClusterId, raft_id: RaftId) -> Result<()
 async fn enter(inner: &Inner) -> Result<(), StartError> {
     let settings = &inner.settings;
     let me = inner.spec.address.to_string();
-    let others: Vec<String> =
-        settings.seeds.iter().map(ToString::to_string).filter(|seed| *seed != me).collect();
+    let others: Vec<String> = settings
+        .seeds
+        .iter()
+        .map(ToString::to_string)
+        .filter(|seed| *seed != me)
+        .collect();
     let first = address::is_first(&settings.seeds, &settings.listen)
-        || settings.seeds.first().is_some_and(|seed| seed.to_string() == me);
+        || settings
+            .seeds
+            .first()
+            .is_some_and(|seed| seed.to_string() == me);
     let forms = if settings.bootstrap == Some(false) {
         false
     } else if settings.seeds.is_empty() {
@@ -183,9 +202,13 @@ async fn enter(inner: &Inner) -> Result<(), StartError> {
         return Ok(());
     }
     if others.is_empty() {
-        return Err(StartError::NothingToJoin { node: settings.id.clone() });
+        return Err(StartError::NothingToJoin {
+            node: settings.id.clone(),
+        });
     }
-    let asked = inner.ask_admission(&others, None, settings.join_timeout).await;
+    let asked = inner
+        .ask_admission(&others, None, settings.join_timeout)
+        .await;
     let (cluster, raft_id) = asked.map_err(StartError::Join)?;
     remember(inner, cluster, raft_id)?;
     open_control(inner, cluster, raft_id).await?;
@@ -217,10 +240,12 @@ fn remember(inner: &Inner, cluster: ClusterId, raft_id: RaftId) -> Result<(), St
     let mut identity = inner.identity();
     identity.cluster = Some(cluster);
     identity.raft_id = Some(raft_id);
-    identity.save(&*inner.storage).map_err(|source| StartError::Storage {
-        path: inner.storage.location(),
-        source: Box::new(source),
-    })?;
+    identity
+        .save(&*inner.storage)
+        .map_err(|source| StartError::Storage {
+            path: inner.storage.location(),
+            source: Box::new(source),
+        })?;
     inner.set_identity(identity);
     Ok(())
 }
@@ -238,7 +263,9 @@ async fn open_control(
     (options.election_min, options.election_max) = timing.election;
     let transport: Arc<dyn Transport> = Arc::<HttpTransport>::clone(&inner.transport);
     let opened = RaftControlPlane::open(Arc::clone(&inner.storage), transport, options).await;
-    let control = opened.map_err(|source| StartError::Control { source: Box::new(source) })?;
+    let control = opened.map_err(|source| StartError::Control {
+        source: Box::new(source),
+    })?;
     inner.set_control(Arc::new(control));
     Ok(())
 }
@@ -246,7 +273,11 @@ async fn open_control(
 /// Forms the cluster on this node alone.
 async fn form(inner: &Inner) -> Result<(), StartError> {
     let config = inner.settings.config.clone();
-    let formed =
-        inner.member_control().initialize(config, inner.spec.clone(), inner.clock.wall()).await;
-    formed.map_err(|source| StartError::Control { source: Box::new(source) })
+    let formed = inner
+        .member_control()
+        .initialize(config, inner.spec.clone(), inner.clock.wall())
+        .await;
+    formed.map_err(|source| StartError::Control {
+        source: Box::new(source),
+    })
 }

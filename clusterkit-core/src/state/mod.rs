@@ -43,6 +43,9 @@ pub struct ClusterState {
     partitions: Arc<Vec<Partition>>,
     plan: Option<Arc<ActivePlan>>,
     plan_basis: u64,
+    /// The members of each partition, the primary first, when last a plan ended with everybody up:
+    /// where a node that returns finds its place again. Empty before the first placement.
+    home: Arc<Vec<Vec<RaftId>>>,
     roles_stale: bool,
     data: Arc<BTreeMap<String, DataEntry>>,
     events: Arc<VecDeque<Arc<Event>>>,
@@ -196,6 +199,13 @@ impl ClusterState {
     #[must_use]
     pub const fn planned_basis(&self) -> u64 {
         self.plan_basis
+    }
+
+    /// Returns the rows that a returning node should find again, the primary first; empty before
+    /// the first placement. See [`crate::placement::PlacementInput::home`].
+    #[must_use]
+    pub fn home(&self) -> &[Vec<RaftId>] {
+        &self.home
     }
 
     /// Returns the health of the cluster as a whole.

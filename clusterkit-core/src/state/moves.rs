@@ -56,6 +56,7 @@ impl ClusterState {
             }
         }
         if wanted.is_empty() {
+            self.remember_home();
             return Ok(());
         }
         affected.sort_unstable();
@@ -569,6 +570,19 @@ impl ClusterState {
             return;
         };
         emit_completed(&plan, change);
+        self.remember_home();
+    }
+
+    /// Keeps the rows as the home of their members, if everybody is up: what a repair moves away
+    /// from a node that is down is not its new home.
+    fn remember_home(&mut self) {
+        if self.nodes.values().all(|node| node.status.is_live()) {
+            let rows = self
+                .partitions
+                .iter()
+                .map(|partition| partition.members().collect());
+            self.home = Arc::new(rows.collect());
+        }
     }
 }
 

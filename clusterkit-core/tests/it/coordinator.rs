@@ -13,7 +13,7 @@ use clusterkit_core::detector::DetectorConfig;
 use clusterkit_core::event::{ChangeStage, EventKind};
 use clusterkit_core::id::{ClusterId, DiskId, Incarnation, LogIndex, NodeId, RaftId};
 use clusterkit_core::node::{NodeSpec, NodeStatus};
-use clusterkit_core::placement::{MinimalMove, PlacementStrategy};
+use clusterkit_core::placement::MinimalMove;
 use clusterkit_core::state::ClusterState;
 use clusterkit_core::time::{Instant, UnixMillis};
 use proptest::prelude::*;
@@ -58,8 +58,19 @@ impl World {
         let node = world.spec("node-1");
         let cluster = ClusterId::from_bytes([1; 16]);
         let at = world.wall();
-        world.apply(&Command::Bootstrap { cluster, config, node, at }).unwrap();
-        let process = Process { up: true, incarnation: 1, disk: 1 };
+        world
+            .apply(&Command::Bootstrap {
+                cluster,
+                config,
+                node,
+                at,
+            })
+            .unwrap();
+        let process = Process {
+            up: true,
+            incarnation: 1,
+            disk: 1,
+        };
         world.processes.insert(RaftId::BOOTSTRAP, process);
         world
     }
@@ -67,7 +78,11 @@ impl World {
     fn spec(&mut self, id: &str) -> NodeSpec {
         self.disks += 1;
         let disk = DiskId::from_bytes([self.disks; 16]);
-        NodeSpec::new(NodeId::new(id).unwrap(), disk, &format!("{id}.test:{}", self.disks))
+        NodeSpec::new(
+            NodeId::new(id).unwrap(),
+            disk,
+            &format!("{id}.test:{}", self.disks),
+        )
     }
 
     fn wall(&self) -> UnixMillis {
@@ -88,8 +103,14 @@ impl World {
 
     /// What the target of a change does about it, if it runs: copy at once, let go at once.
     fn answer(&mut self, kind: &EventKind) {
-        let EventKind::PartitionChanged(change) = kind else { return };
-        if !self.processes.get(&change.target).is_some_and(|process| process.up) {
+        let EventKind::PartitionChanged(change) = kind else {
+            return;
+        };
+        if !self
+            .processes
+            .get(&change.target)
+            .is_some_and(|process| process.up)
+        {
             return;
         }
         let stages = vec![(change.partition, change.stage_id)];
@@ -108,14 +129,29 @@ impl World {
     fn join(&mut self, id: &str) -> RaftId {
         let node = self.spec(id);
         let (disk, at) = (self.disks, self.wall());
-        let joined = self.apply(&Command::Join { node, replaces: None, at }).unwrap();
+        let joined = self
+            .apply(&Command::Join {
+                node,
+                replaces: None,
+                at,
+            })
+            .unwrap();
         let raft_id = joined.node.unwrap();
-        self.processes.insert(raft_id, Process { up: true, incarnation: 1, disk });
+        self.processes.insert(
+            raft_id,
+            Process {
+                up: true,
+                incarnation: 1,
+                disk,
+            },
+        );
         raft_id
     }
 
     fn restart(&mut self, node: RaftId) {
-        let Some(record) = self.state.node(node).cloned() else { return };
+        let Some(record) = self.state.node(node).cloned() else {
+            return;
+        };
         let process = self.processes.get_mut(&node).unwrap();
         process.up = true;
         process.incarnation += 1;
@@ -131,12 +167,15 @@ impl World {
         let end = self.now + time;
         while self.now < end {
             self.now = self.now + TICK;
-            self.coordinator.handle_leadership(Some(RaftId::BOOTSTRAP), self.now);
+            self.coordinator
+                .handle_leadership(Some(RaftId::BOOTSTRAP), self.now);
             for (&node, process) in &self.processes {
                 if process.up && node != RaftId::BOOTSTRAP {
                     let incarnation = Incarnation(process.incarnation);
                     let applied = LogIndex(self.index);
-                    let _ = self.coordinator.handle_heartbeat(node, incarnation, applied, self.now);
+                    let _ = self
+                        .coordinator
+                        .handle_heartbeat(node, incarnation, applied, self.now);
                 }
             }
             for _ in 0..200 {
@@ -151,7 +190,8 @@ impl World {
         let decision = self.coordinator.decide(&self.state, self.now, self.wall());
         let mut commands = decision.commands;
         if let Some(request) = decision.plan {
-            let placement = MinimalMove::default().place(&request.input).unwrap();
+            let (placement, refuted) = request.compute(&MinimalMove::default()).unwrap();
+            assert_eq!(refuted, None);
             commands.push(request.command(&placement, self.wall()));
         }
         let acted = !commands.is_empty();
@@ -163,13 +203,23 @@ impl World {
 
     /// Checks that nothing is left to do and everybody has a fair share.
     fn check_settled(&self) {
-        let takers: Vec<RaftId> =
-            self.state.nodes().filter(|node| node.takes_data()).map(|node| node.raft_id).collect();
-        let copies = takers.len().min(self.state.config().replication_factor as usize);
+        let takers: Vec<RaftId> = self
+            .state
+            .nodes()
+            .filter(|node| node.takes_data())
+            .map(|node| node.raft_id)
+            .collect();
+        let copies = takers
+            .len()
+            .min(self.state.config().replication_factor as usize);
         let mut replicas: BTreeMap<RaftId, usize> = takers.iter().map(|&id| (id, 0)).collect();
         let mut primaries = replicas.clone();
         for (id, partition) in self.state.partitions_by_id() {
-            assert_eq!(partition.in_sync().count(), copies, "partition {id}: {partition:?}");
+            assert_eq!(
+                partition.in_sync().count(),
+                copies,
+                "partition {id}: {partition:?}"
+            );
             assert_eq!(partition.leaving(), [], "partition {id}");
             for member in partition.members() {
                 *replicas.get_mut(&member).expect("only takers hold data") += 1;
@@ -195,19 +245,29 @@ fn a_cluster_grows_loses_a_node_and_gets_it_back_without_copying_twice() {
     let three = world.join("node-3");
     world.run(Duration::from_secs(1));
     world.check_settled();
-    assert_eq!(world.copies, 128, "each copy is made once although two nodes joined");
+    assert_eq!(
+        world.copies, 128,
+        "each copy is made once although two nodes joined"
+    );
 
     world.processes.get_mut(&three).unwrap().up = false;
     world.run(Duration::from_secs(2));
     assert_eq!(world.state.node(three).unwrap().status, NodeStatus::Down);
     assert_eq!(world.copies, 128, "down is not gone: nothing is copied");
-    let led_by_down = world.state.partitions().iter().any(|p| p.primary == Some(three));
+    let led_by_down = world
+        .state
+        .partitions()
+        .iter()
+        .any(|p| p.primary == Some(three));
     assert!(!led_by_down, "its partitions failed over");
 
     world.restart(three);
     world.run(Duration::from_secs(1));
     world.check_settled();
-    assert_eq!(world.copies, 192, "what it held is caught up, nothing else moves");
+    assert_eq!(
+        world.copies, 192,
+        "what it held is caught up, nothing else moves"
+    );
     assert!(world.state.node(two).is_some());
 }
 
@@ -219,16 +279,40 @@ fn a_node_that_stays_down_is_repaired_after_the_delay_and_not_before() {
     }
     world.run(Duration::from_secs(1));
     let four = world.state.node_by_id("node-4").unwrap().raft_id;
-    let held = world.state.partitions().iter().filter(|p| p.is_member(four)).count();
+    let home: Vec<bool> = world
+        .state
+        .partitions()
+        .iter()
+        .map(|p| p.is_member(four))
+        .collect();
+    let held = home.iter().filter(|member| **member).count();
     let before = world.copies;
     world.processes.get_mut(&four).unwrap().up = false;
     world.run(Duration::from_secs(4));
     assert_eq!(world.copies, before);
     world.run(Duration::from_secs(4));
-    assert_eq!(world.copies - before, held, "each copy it held is made once elsewhere");
+    assert_eq!(
+        world.copies - before,
+        held,
+        "each copy it held is made once elsewhere"
+    );
     assert!(world.state.node(four).unwrap().evicted);
     assert!(!world.state.holds_anything(four));
     world.check_settled();
+
+    // It returns after all, and finds its own partitions again.
+    let before = world.copies;
+    world.restart(four);
+    world.run(Duration::from_secs(2));
+    world.check_settled();
+    let again: Vec<bool> = world
+        .state
+        .partitions()
+        .iter()
+        .map(|p| p.is_member(four))
+        .collect();
+    assert_eq!(again, home, "the home hint brings it back where it was");
+    assert_eq!(world.copies - before, held);
 }
 
 #[test]
@@ -240,7 +324,14 @@ fn a_leaving_node_is_dismissed_once_it_is_empty() {
     world.run(Duration::from_secs(1));
     let two = world.state.node_by_id("node-2").unwrap().raft_id;
     let at = world.wall();
-    world.apply(&Command::Drain { node: two, on: true, leave: true, at }).unwrap();
+    world
+        .apply(&Command::Drain {
+            node: two,
+            on: true,
+            leave: true,
+            at,
+        })
+        .unwrap();
     world.run(Duration::from_secs(1));
     assert!(world.state.node(two).is_none());
     world.check_settled();

@@ -8,7 +8,9 @@ use clusterkit::{ClusterKit, HashAlgorithm, Options, StartError};
 use crate::support::{Nodes, options};
 
 async fn refused(options: Options) -> String {
-    let error: StartError = ClusterKit::start(options).await.expect_err("it must be refused");
+    let error: StartError = ClusterKit::start(options)
+        .await
+        .expect_err("it must be refused");
     let mut text = error.to_string();
     let mut source = std::error::Error::source(&error);
     while let Some(cause) = source {
@@ -24,8 +26,10 @@ async fn a_second_node_with_a_live_id_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let twin = options("node-1", dir.path()).join(cluster.nodes[0].address());
     let error = refused(twin).await;
-    let expected =
-        format!("node id `node-1` is in use by the node at {} (active)", cluster.nodes[0].address());
+    let expected = format!(
+        "node id `node-1` is in use by the node at {} (active)",
+        cluster.nodes[0].address()
+    );
     assert_eq!(error, expected);
     assert_eq!(cluster.nodes[0].nodes().len(), 1);
     cluster.stop().await;
@@ -38,7 +42,10 @@ async fn a_cluster_with_other_settings_is_refused_naming_the_field() {
     let dir = tempfile::tempdir().unwrap();
     let join = || options("node-2", dir.path()).join(seed);
     let error = refused(join().partitions(64)).await;
-    assert_eq!(error, "partition_count is `64`, must be `8`, as in the cluster");
+    assert_eq!(
+        error,
+        "partition_count is `64`, must be `8`, as in the cluster"
+    );
     let error = refused(join().hash(HashAlgorithm::Md5)).await;
     assert_eq!(error, "hash is `md5`, must be `xxh3_64`, as in the cluster");
     assert_eq!(cluster.nodes[0].nodes().len(), 1);
@@ -55,7 +62,10 @@ async fn unreachable_seeds_are_named_with_their_cause() {
         .join("127.0.0.1:1")
         .join_timeout(Duration::from_millis(300));
     let error = refused(lonely).await;
-    assert!(error.starts_with("could not join within 300ms: 127.0.0.1:1: "), "{error}");
+    assert!(
+        error.starts_with("could not join within 300ms: 127.0.0.1:1: "),
+        "{error}"
+    );
     assert!(error.contains("efused"), "{error}");
 }
 
@@ -80,11 +90,17 @@ async fn directories_are_refused_with_what_to_do() {
     cluster.stop().await;
 
     let error = refused(options("node-7", &dir)).await;
-    assert!(error.contains("belongs to node node-1, expected node node-7"), "{error}");
+    assert!(
+        error.contains("belongs to node node-1, expected node node-7"),
+        "{error}"
+    );
 
     damage(&dir);
     let error = refused(options("node-1", &dir)).await;
-    assert!(error.contains("remove the data directory and rejoin as a new node"), "{error}");
+    assert!(
+        error.contains("remove the data directory and rejoin as a new node"),
+        "{error}"
+    );
 
     let file = dir.join("plain-file");
     std::fs::write(&file, "").unwrap();
@@ -102,7 +118,10 @@ async fn a_directory_of_another_cluster_is_refused() {
     two.stop().await;
     let moved = options("node-2", &dir).join(one.nodes[0].address());
     let error = refused(moved).await;
-    assert!(error.contains("refuses node `node-2` of cluster "), "{error}");
+    assert!(
+        error.contains("refuses node `node-2` of cluster "),
+        "{error}"
+    );
     assert_eq!(one.nodes[0].nodes().len(), 1);
     one.stop().await;
 }
@@ -112,11 +131,17 @@ async fn options_out_of_bounds_are_refused_before_anything_is_opened() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("never-made");
     let base = || options("node-1", &path);
-    assert_eq!(refused(base().partitions(0)).await, "partition_count is `0`, must be 1 to 65536");
+    assert_eq!(
+        refused(base().partitions(0)).await,
+        "partition_count is `0`, must be 1 to 65536"
+    );
     let error = refused(base().replication_factor(0)).await;
     assert_eq!(error, "replication_factor is `0`, must be 1 to 7");
     let error = refused(Options::new("node-1", "127.0.0.1").data_dir(&path)).await;
-    assert_eq!(error, "http_addr is `127.0.0.1`, must be host:port, or :port for every interface");
+    assert_eq!(
+        error,
+        "http_addr is `127.0.0.1`, must be host:port, or :port for every interface"
+    );
     assert!(!path.exists(), "nothing was opened");
 }
 
@@ -124,6 +149,9 @@ async fn options_out_of_bounds_are_refused_before_anything_is_opened() {
 fn damage(dir: &Path) {
     let file = dir.join("clusterkit.redb");
     let length = std::fs::metadata(&file).expect("the store exists").len();
-    let store = std::fs::OpenOptions::new().write(true).open(&file).expect("it can be opened");
+    let store = std::fs::OpenOptions::new()
+        .write(true)
+        .open(&file)
+        .expect("it can be opened");
     store.set_len(length / 3).expect("it can be cut");
 }

@@ -18,7 +18,10 @@ pub(crate) struct Nodes {
 impl Nodes {
     /// Starts with no node at all.
     pub(crate) fn none() -> Self {
-        Self { dirs: Vec::new(), nodes: Vec::new() }
+        Self {
+            dirs: Vec::new(),
+            nodes: Vec::new(),
+        }
     }
 
     /// Forms a cluster of `count` nodes with `partitions` partitions, and waits until it is ready.
@@ -26,7 +29,10 @@ impl Nodes {
         let mut nodes = Self::none();
         for i in 0..count {
             let options = |options: Options| options.partitions(partitions);
-            nodes.add(&format!("node-{}", i + 1), options).await.unwrap();
+            nodes
+                .add(&format!("node-{}", i + 1), options)
+                .await
+                .unwrap();
         }
         nodes.settled().await;
         nodes
@@ -52,9 +58,16 @@ impl Nodes {
     pub(crate) async fn settled(&self) {
         let count = self.nodes.len();
         wait_until("all nodes settle on one balanced topology", || {
-            let epochs: Vec<_> = self.nodes.iter().map(|node| node.topology().epoch()).collect();
+            let epochs: Vec<_> = self
+                .nodes
+                .iter()
+                .map(|node| node.topology().epoch())
+                .collect();
             epochs.windows(2).all(|pair| pair[0] == pair[1])
-                && self.nodes.iter().all(|node| node.is_ready() && is_settled(node, count))
+                && self
+                    .nodes
+                    .iter()
+                    .all(|node| node.is_ready() && is_settled(node, count))
         })
         .await;
     }
@@ -99,7 +112,10 @@ pub(crate) async fn wait_until(what: &str, mut condition: impl FnMut() -> bool) 
             ticks.tick().await;
         }
     };
-    assert!(tokio::time::timeout(LIMIT, polling).await.is_ok(), "not within {LIMIT:?}: {what}");
+    assert!(
+        tokio::time::timeout(LIMIT, polling).await.is_ok(),
+        "not within {LIMIT:?}: {what}"
+    );
 }
 
 /// Returns a port that was free a moment ago.
