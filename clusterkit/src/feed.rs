@@ -21,11 +21,15 @@ const CURSOR_FILE: &str = "hooks.cursor";
 
 /// Feeds hooks until the node stops or is no member any more.
 pub(crate) async fn run(inner: Arc<Inner>) {
-    let (Some(me), Some(cluster)) = (inner.raft_id(), inner.cluster()) else { return };
+    let (Some(me), Some(cluster)) = (inner.raft_id(), inner.cluster()) else {
+        return;
+    };
     let control = Arc::clone(inner.member_control());
     let cursor_file = CursorFile::new(&inner.settings.data_dir, cluster, me);
     let mut view = control.view();
-    let start = cursor_file.read().unwrap_or_else(|| HookRunner::first_cursor(&view.state, me));
+    let start = cursor_file
+        .read()
+        .unwrap_or_else(|| HookRunner::first_cursor(&view.state, me));
     let subscriber = Arc::clone(&inner.settings.hooks);
     let settings = inner.settings.hook_settings.clone();
     let counters = Arc::clone(&inner.hook_counters);
@@ -75,10 +79,17 @@ impl Inner {
         let at = self.clock.wall();
         let mut commands = Vec::new();
         if !acks.synced.is_empty() {
-            commands.push(Command::Synced { node, stages: acks.synced, at });
+            commands.push(Command::Synced {
+                node,
+                stages: acks.synced,
+                at,
+            });
         }
         if !acks.released.is_empty() {
-            commands.push(Command::Released { node, stages: acks.released });
+            commands.push(Command::Released {
+                node,
+                stages: acks.released,
+            });
         }
         for command in commands {
             let proposed = tokio::select! {
@@ -100,14 +111,19 @@ struct CursorFile {
 
 impl CursorFile {
     fn new(dir: &Path, cluster: ClusterId, me: RaftId) -> Self {
-        Self { path: dir.join(CURSOR_FILE), owner: format!("{cluster} {me}") }
+        Self {
+            path: dir.join(CURSOR_FILE),
+            owner: format!("{cluster} {me}"),
+        }
     }
 
     /// Returns the cursor written last by this very membership.
     fn read(&self) -> Option<EventSeq> {
         let text = std::fs::read_to_string(&self.path).ok()?;
         let (owner, seq) = text.trim().rsplit_once(' ')?;
-        (owner == self.owner).then(|| seq.parse().ok().map(EventSeq)).flatten()
+        (owner == self.owner)
+            .then(|| seq.parse().ok().map(EventSeq))
+            .flatten()
     }
 
     fn write(&self, cursor: EventSeq) -> std::io::Result<()> {
@@ -129,7 +145,10 @@ mod tests {
         assert_eq!(file.read(), None);
         file.write(EventSeq(41)).unwrap();
         assert_eq!(file.read(), Some(EventSeq(41)));
-        assert_eq!(CursorFile::new(dir.path(), cluster, RaftId(10)).read(), None);
+        assert_eq!(
+            CursorFile::new(dir.path(), cluster, RaftId(10)).read(),
+            None
+        );
         std::fs::write(dir.path().join(CURSOR_FILE), "garbage").unwrap();
         assert_eq!(file.read(), None);
     }

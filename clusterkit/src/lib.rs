@@ -55,9 +55,9 @@ pub use clusterkit_core::topology::{Location, LookupError, Topology};
 pub use data::{Cas, DataValue};
 pub use error::{JoinError, NodeError, StartError};
 pub use hooks::{
-    ClusterEvent, EventStream, EventsMissed, HealthChange, HookError, HookFigures, HookKind, HookResult, Hooks,
-    NodeJoined, NodeLeft, NodeRejoined, PartitionChange, PartitionLost, RebalanceCompleted,
-    RebalanceStarted, Subscriber,
+    ClusterEvent, EventStream, EventsMissed, HealthChange, HookError, HookFigures, HookKind,
+    HookResult, Hooks, NodeJoined, NodeLeft, NodeRejoined, PartitionChange, PartitionLost,
+    RebalanceCompleted, RebalanceStarted, Subscriber,
 };
 pub use node::{ClusterInfo, ClusterKit, Located, RebalanceReport};
 pub use options::{Options, Profile, Settings};
