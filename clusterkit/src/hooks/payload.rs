@@ -377,7 +377,7 @@ impl PartitionChange {
                     stage,
                     Role::Replica,
                     reason,
-                    Some(behind.since),
+                    (!behind.diverged).then_some(behind.since),
                 );
             }
             match &partition.stage {
