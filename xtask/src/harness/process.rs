@@ -112,24 +112,41 @@ fn has_setpriv() -> bool {
     })
 }
 
+/// What the `kv` program and the node in it read from the environment.
+const OPTIONS: &[&str] = &[
+    "ADVERTISE_ADDR",
+    "BOOTSTRAP",
+    "CLUSTER_NAME",
+    "CONNECTIONS_MAX",
+    "DATA_DIR",
+    "EXPECT",
+    "HASH",
+    "HTTP_ADDR",
+    "HTTP_PORT",
+    "JOIN_ADDR",
+    "JOIN_TIMEOUT_MS",
+    "KV_ADDR",
+    "KV_PORT",
+    "LEAVE_TIMEOUT_MS",
+    "LEGACY_ADDRESSES",
+    "NODE_ID",
+    "NODE_NAME",
+    "NO_LEAVE",
+    "PARTITIONS",
+    "PARTITION_COUNT",
+    "PROFILE",
+    "RAFT_ADDR",
+    "REPAIR_DELAY_MS",
+    "REPLICATION_FACTOR",
+    "STORE",
+    "VALUE_MAX_BYTES",
+    "WEIGHT",
+    "ZONE",
+];
+
 /// Tells whether an environment variable would configure a node behind our back.
 fn is_option_of_a_node(name: &str) -> bool {
-    name.starts_with("CLUSTERKIT_")
-        || matches!(
-            name,
-            "NODE_ID"
-                | "NODE_NAME"
-                | "HTTP_ADDR"
-                | "HTTP_PORT"
-                | "RAFT_ADDR"
-                | "KV_PORT"
-                | "JOIN_ADDR"
-                | "BOOTSTRAP"
-                | "DATA_DIR"
-                | "CLUSTER_NAME"
-                | "PARTITION_COUNT"
-                | "REPLICATION_FACTOR"
-        )
+    name.starts_with("CLUSTERKIT_") || OPTIONS.contains(&name)
 }
 
 #[cfg(test)]
