@@ -13,7 +13,7 @@ use clap::Args;
 use console::style;
 
 use crate::clock::human;
-use crate::harness::{Cluster, Store, View, build_kv};
+use crate::harness::{Cluster, ProgramArgs, Store, View};
 use crate::kv::Records;
 use crate::ui::{self, headline, say};
 use crate::{picture, runtime};
@@ -31,16 +31,14 @@ pub(crate) struct DemoArgs {
     /// Where the nodes keep records.
     #[arg(long, value_enum, default_value = "redb")]
     store: Store,
-    /// Build and run the nodes in release mode.
-    #[arg(long)]
-    release: bool,
+    #[command(flatten)]
+    program: ProgramArgs,
 }
 
 /// Runs the demo.
 pub(crate) fn run(args: &DemoArgs) -> anyhow::Result<()> {
     let input = Input::read(args.input.as_deref())?;
-    headline("build");
-    let binary = build_kv(args.release)?;
+    let binary = args.program.prepare()?;
     let mut kept = false;
     let outcome = runtime::run(async {
         let mut demo = Demo {

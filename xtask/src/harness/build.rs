@@ -5,15 +5,48 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, bail};
+use clap::Args;
 use serde_json::Value;
 
 use crate::check::{cargo_path, root};
+use crate::ui::headline;
 
 const PACKAGE: &str = "clusterkit-examples";
 const PROGRAM: &str = "kv";
 
-/// Builds the program with cargo's own progress on the terminal, and returns its path.
-pub(crate) fn build_kv(release: bool) -> anyhow::Result<PathBuf> {
+/// Which program the nodes run.
+#[derive(Args)]
+pub(crate) struct ProgramArgs {
+    /// Build the nodes in release mode.
+    #[arg(long)]
+    release: bool,
+    /// Run this program instead of building `kv`.
+    #[arg(long, value_name = "PATH", conflicts_with = "release")]
+    program: Option<PathBuf>,
+}
+
+impl ProgramArgs {
+    /// Builds the program with cargo's own progress on the terminal, and returns its path.
+    pub(crate) fn prepare(&self) -> anyhow::Result<PathBuf> {
+        if let Some(program) = &self.program {
+            return std::path::absolute(program)
+                .with_context(|| format!("cannot find {}", program.display()));
+        }
+        headline("build");
+        build(self.release)
+    }
+
+    /// Returns the options as they were given, to be repeated.
+    pub(crate) fn shown(&self) -> String {
+        match &self.program {
+            Some(program) => format!(" --program {}", program.display()),
+            None if self.release => " --release".to_owned(),
+            None => String::new(),
+        }
+    }
+}
+
+fn build(release: bool) -> anyhow::Result<PathBuf> {
     let mut command = Command::new(cargo_path());
     command
         .args(["build", "--locked", "-p", PACKAGE, "--bin", PROGRAM])

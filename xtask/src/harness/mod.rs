@@ -18,7 +18,7 @@ use anyhow::{Context, bail};
 use clusterkit_http::client::HttpClient;
 use tempfile::TempDir;
 
-pub(crate) use build::build_kv;
+pub(crate) use build::ProgramArgs;
 #[cfg(test)]
 pub(crate) use observe::NodeRow;
 pub(crate) use observe::{PartitionRow, View};

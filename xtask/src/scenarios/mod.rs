@@ -16,7 +16,7 @@ use clap::{Args, ValueEnum};
 use console::style;
 
 use crate::clock::{Stopwatch, human, seed_of_now};
-use crate::harness::{Store, build_kv};
+use crate::harness::{ProgramArgs, Store};
 use crate::{runtime, ui};
 use catalog::{Scenario, Test};
 
@@ -41,9 +41,8 @@ pub(crate) struct ClusterTestArgs {
     /// Where the nodes keep records.
     #[arg(long, value_enum, default_value = "redb")]
     store: Store,
-    /// Build and run the nodes in release mode.
-    #[arg(long)]
-    release: bool,
+    #[command(flatten)]
+    program: ProgramArgs,
     /// Stop at the first run that fails.
     #[arg(long)]
     fail_fast: bool,
@@ -75,8 +74,7 @@ pub(crate) fn run(args: &ClusterTestArgs) -> anyhow::Result<()> {
         &args.scenarios
     };
     let first_seed = args.seed.unwrap_or_else(seed_of_now);
-    ui::headline("build");
-    let binary = build_kv(args.release)?;
+    let binary = args.program.prepare()?;
     ui::headline(&format!("cluster-test, seed {first_seed}"));
     let whole = Stopwatch::start();
     let runs: Vec<(Scenario, u64)> = (0..args.repeat)
@@ -167,8 +165,6 @@ fn command(args: &ClusterTestArgs, scenario: Scenario, seed: u64) -> String {
     if args.store == Store::Memory {
         command.push_str(" --store memory");
     }
-    if args.release {
-        command.push_str(" --release");
-    }
+    command.push_str(&args.program.shown());
     command
 }
