@@ -8,6 +8,7 @@ mod coordinator;
 mod hashing;
 mod oracle;
 mod placement;
+mod scenarios;
 mod state;
 mod state_exhaustive;
 mod state_plans;
