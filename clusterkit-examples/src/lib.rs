@@ -5,3 +5,12 @@
 //! that.
 
 pub mod kv;
+
+/// The programs of the README, compiled with the documentation tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+#[allow(
+    missing_debug_implementations,
+    reason = "exists in documentation tests only"
+)]
+pub struct Readme;
