@@ -49,6 +49,7 @@ impl Process {
         let child = command
             .args(args)
             .envs(env.iter().map(|(name, value)| (name, value)))
+            .env("NO_COLOR", "1")
             .stdin(Stdio::null())
             .stdout(output)
             .stderr(errors)
