@@ -211,7 +211,7 @@ impl Engine {
             .map(|(key, record)| Entry { key, record })
             .collect();
         if !entries.is_empty() {
-            tracing::info!(partition = %lead.partition, count = entries.len(), "finishing writes of the primary before");
+            tracing::debug!(partition = %lead.partition, count = entries.len(), "finishing writes of the primary before");
             for part in parts(&entries) {
                 self.spread(lead, order.committed, part.to_vec(), deadline)
                     .await?;

@@ -71,7 +71,7 @@ impl KvService {
         }
     }
 
-    async fn set(&self, request: &Request) -> Result<Response, Response> {
+    async fn set(&self, request: &Request) -> Result<Response, Box<Response>> {
         let (key, value) = self.read_set(request).map_err(|problem| refuse(&problem))?;
         self.check_key(&key)?;
         if value.len() > self.value_max_bytes {
@@ -82,7 +82,7 @@ impl KvService {
         let routed = self.routed(request, &key).await?;
         let written = self.write(&routed, key, Some(value)).await?;
         Ok(match written {
-            Written::Here(receipt) => self.done(json!({
+            Written::Here(receipt) => self.done(&json!({
                 "status": "ok",
                 "node_id": self.node_id,
                 "node": self.node_id,
@@ -91,7 +91,7 @@ impl KvService {
                 "version": receipt.version.to_string(),
             })),
             Written::There(primary) => {
-                self.done(json!({"status": "forwarded", "node_id": primary.id}))
+                self.done(&json!({"status": "forwarded", "node_id": primary.id}))
             }
         })
     }
@@ -109,7 +109,7 @@ impl KvService {
         Ok((Bytes::from(document.key), Bytes::from(document.value)))
     }
 
-    async fn delete(&self, request: &Request) -> Result<Response, Response> {
+    async fn delete(&self, request: &Request) -> Result<Response, Box<Response>> {
         let key = self.key_of(request)?;
         let routed = self.routed(request, &key).await?;
         let written = self.write(&routed, key, None).await?;
@@ -117,10 +117,10 @@ impl KvService {
             Written::Here(_) => self.node_id.as_str(),
             Written::There(primary) => primary.id.as_str(),
         };
-        Ok(self.done(json!({"status": "deleted", "node_id": node_id})))
+        Ok(self.done(&json!({"status": "deleted", "node_id": node_id})))
     }
 
-    async fn get(&self, request: &Request) -> Result<Response, Response> {
+    async fn get(&self, request: &Request) -> Result<Response, Box<Response>> {
         let key = self.key_of(request)?;
         let raw = request.header("accept") == Some(RAW);
         if request.query().text("local").as_deref() == Some("1") {
@@ -145,7 +145,7 @@ impl KvService {
         }
     }
 
-    fn get_local(&self, key: &Bytes, raw: bool) -> Result<Response, Response> {
+    fn get_local(&self, key: &Bytes, raw: bool) -> Result<Response, Box<Response>> {
         let topology = self
             .engine
             .topology()
@@ -171,10 +171,10 @@ impl KvService {
         record: Option<Record>,
         raw: bool,
         role: Option<&str>,
-    ) -> Result<Response, Response> {
+    ) -> Result<Response, Box<Response>> {
         let version = record.as_ref().map(|record| record.version.to_string());
         let Some(value) = record.and_then(|record| record.value) else {
-            return Err(Response::text(404, "key not found\n"));
+            return Err(Box::new(Response::text(404, "key not found\n")));
         };
         if raw {
             return Ok(Response::binary(200, value));
@@ -192,7 +192,7 @@ impl KvService {
             document["version"] = json!(version);
             document["node_id"] = json!(self.node_id);
         }
-        Ok(self.done(document))
+        Ok(self.done(&document))
     }
 
     fn stats(&self) -> Response {
@@ -204,7 +204,7 @@ impl KvService {
         };
         let primary = count(&|p| topology.as_ref().is_some_and(|t| t.is_primary(p)));
         let replica = count(&|p| topology.as_ref().is_some_and(|t| t.is_replica(p)));
-        self.done(json!({
+        self.done(&json!({
             "node_id": self.node_id,
             "keys": totals.keys,
             "mode": "sync-quorum",
@@ -215,7 +215,7 @@ impl KvService {
         }))
     }
 
-    async fn migrate(&self, request: &Request) -> Result<Response, Response> {
+    async fn migrate(&self, request: &Request) -> Result<Response, Box<Response>> {
         let query = request.query();
         let text = query.text("partition").unwrap_or_default();
         let number = text.strip_prefix("partition-").unwrap_or(&text);
@@ -232,7 +232,7 @@ impl KvService {
         let Some(epoch) = query.text("epoch") else {
             return self.document(partition);
         };
-        let number = |name: &str, text: &str| -> Result<u64, Response> {
+        let number = |name: &str, text: &str| -> Result<u64, Box<Response>> {
             let limit = "a whole number";
             text.parse()
                 .map_err(|_| refuse(&Problem::invalid(name, text, limit)))
@@ -257,7 +257,7 @@ impl KvService {
     }
 
     /// The partition as earlier releases answered it: one document, text only.
-    fn document(&self, partition: PartitionId) -> Result<Response, Response> {
+    fn document(&self, partition: PartitionId) -> Result<Response, Box<Response>> {
         let page = self
             .engine
             .store
@@ -275,14 +275,14 @@ impl KvService {
             .iter()
             .filter_map(|entry| Some((text(&entry.key), json!(text(entry.record.value.as_ref()?)))))
             .collect();
-        Ok(self.done(json!({
+        Ok(self.done(&json!({
             "partition_id": format!("partition-{partition}"),
             "count": keys.len(),
             "keys": keys,
         })))
     }
 
-    async fn obey(&self, ask: Ask, request: &Request) -> Result<Response, Response> {
+    async fn obey(&self, ask: Ask, request: &Request) -> Result<Response, Box<Response>> {
         let from = self.sender(request)?;
         let cluster = request.header(headers::CLUSTER).unwrap_or_default();
         let order = wire::Order::decode(request.body().clone())
@@ -303,7 +303,7 @@ impl KvService {
         }
     }
 
-    fn sender(&self, request: &Request) -> Result<RaftId, Response> {
+    fn sender(&self, request: &Request) -> Result<RaftId, Box<Response>> {
         let text = request.header(headers::FROM).unwrap_or_default();
         let limit = "the internal id of a member";
         text.parse()
@@ -311,15 +311,15 @@ impl KvService {
             .map_err(|_| refuse(&Problem::invalid(headers::FROM, text, limit)))
     }
 
-    fn key_of(&self, request: &Request) -> Result<Bytes, Response> {
+    fn key_of(&self, request: &Request) -> Result<Bytes, Box<Response>> {
         let key = Bytes::from(request.query().bytes("key").unwrap_or_default());
         self.check_key(&key)?;
         Ok(key)
     }
 
-    fn check_key(&self, key: &[u8]) -> Result<(), Response> {
+    fn check_key(&self, key: &[u8]) -> Result<(), Box<Response>> {
         if key.is_empty() {
-            return Err(Response::text(400, "key required\n"));
+            return Err(Box::new(Response::text(400, "key required\n")));
         }
         if key.len() > KEY_MAX_BYTES {
             let limit = format!("1 to {KEY_MAX_BYTES} bytes");
@@ -333,7 +333,11 @@ impl KvService {
     }
 
     /// Reads how a request was routed, and waits a moment when its sender knows more than we do.
-    async fn routed<'a>(&self, request: &'a Request, key: &[u8]) -> Result<Routed<'a>, Response> {
+    async fn routed<'a>(
+        &self,
+        request: &'a Request,
+        key: &[u8],
+    ) -> Result<Routed<'a>, Box<Response>> {
         let patience = self.engine.patience;
         let deadline = clock::deadline(patience.request);
         let mut topology = self
@@ -377,7 +381,7 @@ impl KvService {
         routed: &Routed<'_>,
         key: Bytes,
         value: Option<Bytes>,
-    ) -> Result<Written, Response> {
+    ) -> Result<Written, Box<Response>> {
         loop {
             let written = self
                 .engine
@@ -390,8 +394,8 @@ impl KvService {
             let Some(primary) = primary else { continue };
             match self.pass_on(routed, &primary, &key).await {
                 Ok(answer) if answer.is_success() => return Ok(Written::There(primary)),
-                Ok(answer) if !is_retryable(&answer) => return Err(relay(answer)),
-                Ok(answer) if is_over(routed.deadline) => return Err(relay(answer)),
+                Ok(answer) if !is_retryable(&answer) => return Err(Box::new(relay(answer))),
+                Ok(answer) if is_over(routed.deadline) => return Err(Box::new(relay(answer))),
                 Err(error) if !error.is_unsent() => {
                     let problem = Problem::new(ProblemCode::OutcomeUnknown, error);
                     return Err(refuse(&problem));
@@ -410,7 +414,7 @@ impl KvService {
         &self,
         routed: &Routed<'_>,
         refused: Refused,
-    ) -> Result<Option<Arc<Node>>, Response> {
+    ) -> Result<Option<Arc<Node>>, Box<Response>> {
         match refused {
             Refused::NotPrimary { primary, .. } if !routed.refuse => Ok(Some(primary)),
             Refused::NoPrimary { .. } if !routed.refuse && !is_over(routed.deadline) => {
@@ -456,7 +460,7 @@ impl KvService {
             .await
     }
 
-    fn done(&self, document: serde_json::Value) -> Response {
+    fn done(&self, document: &serde_json::Value) -> Response {
         let answer = Response::json(200, &document);
         match self.engine.cluster.topology() {
             Some(topology) => answer.header(headers::EPOCH, topology.epoch().to_string()),
@@ -464,7 +468,7 @@ impl KvService {
         }
     }
 
-    fn refused(&self, refused: Refused) -> Response {
+    fn refused(&self, refused: Refused) -> Box<Response> {
         let code = match &refused {
             Refused::NotReady | Refused::NoPrimary { .. } | Refused::Busy { .. } => {
                 ProblemCode::NotReady
@@ -493,7 +497,8 @@ impl KvService {
                 "services": {SERVICE: primary.service(SERVICE)},
             },
         });
-        Response::json(problem.status(), &document).header(headers::EPOCH, epoch.to_string())
+        let answer = Response::json(problem.status(), &document);
+        Box::new(answer.header(headers::EPOCH, epoch.to_string()))
     }
 }
 
@@ -503,8 +508,9 @@ enum Written {
     There(Arc<Node>),
 }
 
-fn refuse(problem: &Problem) -> Response {
-    Response::json(problem.status(), problem)
+/// Boxed, as every refusal: the way of an answer that is none stays cheap.
+fn refuse(problem: &Problem) -> Box<Response> {
+    Box::new(Response::json(problem.status(), problem))
 }
 
 /// Tells whether another node certainly did not act and may do so later, or a third one may.
@@ -544,14 +550,14 @@ impl Handler for KvService {
             "/kv/get" | "/kv/stats" | "/kv/migrate" | "/health" => &[Method::Get, Method::Head],
             path => {
                 let message = format!("there is no path `{path}`");
-                return refuse(&Problem::new(ProblemCode::NotFound, message));
+                return *refuse(&Problem::new(ProblemCode::NotFound, message));
             }
         };
         if !allowed.contains(&request.method()) {
             let names: Vec<&str> = allowed.iter().map(|method| method.as_str()).collect();
             let message = format!("{} is not allowed on {}", request.method(), request.path());
             let problem = Problem::new(ProblemCode::MethodNotAllowed, message);
-            return refuse(&problem).header("allow", names.join(", "));
+            return (*refuse(&problem)).header("allow", names.join(", "));
         }
         let answered = match request.path() {
             "/kv/set" => self.set(&request).await,
@@ -567,7 +573,7 @@ impl Handler for KvService {
                 &json!({"success": true, "message": "healthy"}),
             )),
         };
-        answered.unwrap_or_else(|refused| refused)
+        answered.unwrap_or_else(|refused| *refused)
     }
 
     fn refuse(&self, status: u16, message: &str) -> Response {

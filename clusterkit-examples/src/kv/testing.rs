@@ -14,6 +14,11 @@ use tokio::sync::watch;
 
 use super::cluster::Cluster;
 
+/// Returns where node `node` stands in a list that begins with node 1.
+pub(crate) fn at(node: u64) -> usize {
+    usize::try_from(node).unwrap() - 1
+}
+
 /// A cluster of one partition as a test wants it.
 #[derive(Clone, Debug)]
 pub(crate) struct Script {
@@ -68,18 +73,18 @@ impl Script {
     }
 
     pub(crate) fn down(mut self, node: u64) -> Self {
-        self.nodes[node as usize - 1].status = NodeStatus::Down;
+        self.nodes[at(node)].status = NodeStatus::Down;
         self
     }
 
     pub(crate) fn up(mut self, node: u64) -> Self {
-        self.nodes[node as usize - 1].status = NodeStatus::Active;
+        self.nodes[at(node)].status = NodeStatus::Active;
         self
     }
 
     pub(crate) fn served_at(mut self, node: u64, address: String) -> Self {
         let services = BTreeMap::from([(String::from("kv"), address)]);
-        self.nodes[node as usize - 1].services = Arc::new(services);
+        self.nodes[at(node)].services = Arc::new(services);
         self
     }
 

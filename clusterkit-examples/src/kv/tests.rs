@@ -13,7 +13,7 @@ use super::migration::Copied;
 use super::record::{Entry, Record, Version};
 use super::service::KvService;
 use super::store::{MemoryStore, Store, WriteOp};
-use super::testing::{Script, Scripted};
+use super::testing::{Script, Scripted, at};
 use super::{clock, cluster::Cluster};
 
 const P: PartitionId = PartitionId(0);
@@ -77,7 +77,7 @@ impl Cast {
     }
 
     fn member(&self, id: u64) -> &Member {
-        &self.members[id as usize - 1]
+        &self.members[at(id)]
     }
 
     /// Changes the topology; nobody is told.
@@ -124,7 +124,7 @@ impl Cast {
     }
 
     fn stop(&mut self, id: u64) {
-        self.members[id as usize - 1].server = None;
+        self.members[at(id)].server = None;
     }
 
     /// Serves again at the same address, with whatever `id` holds.
@@ -133,7 +133,7 @@ impl Cast {
         let bound = Server::bind(&address).await.unwrap();
         let handler: Arc<dyn Handler> = self.member(id).service.clone();
         let server = bound.serve(handler, ServerLimits::default());
-        self.members[id as usize - 1].server = Some(server);
+        self.members[at(id)].server = Some(server);
     }
 }
 
@@ -144,13 +144,13 @@ fn version(epoch: u64, seq: u64) -> Version {
     }
 }
 
-fn merge(key: &str, at: Version, value: &str) -> WriteOp {
+fn merge(key: &str, version: Version, value: &str) -> WriteOp {
     WriteOp::Merge {
         partition: P,
         entry: Entry {
             key: Bytes::copy_from_slice(key.as_bytes()),
             record: Record {
-                version: at,
+                version,
                 value: Some(Bytes::copy_from_slice(value.as_bytes())),
             },
         },

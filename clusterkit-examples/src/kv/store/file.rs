@@ -504,7 +504,7 @@ impl Store for FileStore {
             .as_ref()
             .map(|queue| queue.try_send((ops, answer)));
         match queued {
-            Some(Ok(())) => async move { answered.await.unwrap_or_else(|_| Err(closed)) }.boxed(),
+            Some(Ok(())) => async move { answered.await.unwrap_or(Err(closed)) }.boxed(),
             Some(Err(TrySendError::Full(_))) => {
                 ready(Err(StoreError::Busy { limit: QUEUE_MAX })).boxed()
             }
