@@ -87,6 +87,8 @@ impl KvOptions {
 #[derive(Debug)]
 pub struct KvNode {
     cluster: ClusterKit,
+    seam: Arc<Embedded>,
+    file: Option<Arc<FileStore>>,
     address: String,
     server: RunningServer,
     background: Background,
@@ -127,17 +129,29 @@ impl KvNode {
 
         let hooks = hooks(Arc::clone(&engine), seam.clone());
         let node = options.node.service(SERVICE, &address).hooks(hooks);
-        let cluster = ClusterKit::start(node).await?;
+        let cluster = match ClusterKit::start(node).await {
+            Ok(cluster) => cluster,
+            Err(error) => {
+                // The file must be free again for the next attempt.
+                if let Some(file) = &file {
+                    file.close();
+                }
+                return Err(error.into());
+            }
+        };
         if let Some(file) = &file
             && let Err(error) = claim(file, &cluster)
         {
             cluster.stop().await;
+            file.close();
             return Err(error);
         }
         seam.0.send_replace(Some(cluster.clone()));
         let background = Background::spawn(async move { engine.run().await });
         Ok(Self {
             cluster,
+            seam,
+            file,
             address,
             server,
             background,
@@ -178,6 +192,11 @@ impl KvNode {
     async fn end(self) {
         self.background.stop().await;
         self.server.shutdown(DRAIN_REQUESTS).await;
+        // The node's hooks hold the seam and the seam holds the node: without this neither ends.
+        self.seam.0.send_replace(None);
+        if let Some(file) = self.file {
+            file.close();
+        }
     }
 }
 
@@ -200,6 +219,7 @@ fn claim(file: &FileStore, cluster: &ClusterKit) -> anyhow::Result<()> {
 }
 
 /// The embedded node as a source of topologies, none before it has started.
+#[derive(Debug)]
 struct Embedded(watch::Sender<Option<ClusterKit>>);
 
 impl Default for Embedded {

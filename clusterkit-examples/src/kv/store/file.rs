@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread;
 
 use bytes::Bytes;
@@ -43,14 +43,15 @@ type Answer = oneshot::Sender<Result<(), StoreError>>;
 #[derive(Debug)]
 pub(crate) struct FileStore {
     shared: Arc<Shared>,
-    queue: Option<SyncSender<(Vec<WriteOp>, Answer)>>,
-    writer: Option<thread::JoinHandle<()>>,
+    queue: Mutex<Option<SyncSender<(Vec<WriteOp>, Answer)>>>,
+    writer: Mutex<Option<thread::JoinHandle<()>>>,
 }
 
 #[derive(Debug)]
 struct Shared {
     path: PathBuf,
-    database: Database,
+    /// None once it is closed.
+    database: RwLock<Option<Database>>,
     totals: Mutex<Totals>,
 }
 
@@ -69,7 +70,7 @@ impl FileStore {
         })?;
         let shared = Arc::new(Shared {
             path: path.clone(),
-            database,
+            database: RwLock::new(Some(database)),
             totals: Mutex::new(totals),
         });
         let (queue, incoming) = sync_channel(QUEUE_MAX);
@@ -83,8 +84,8 @@ impl FileStore {
             })?;
         Ok(Self {
             shared,
-            queue: Some(queue),
-            writer: Some(writer),
+            queue: Mutex::new(Some(queue)),
+            writer: Mutex::new(Some(writer)),
         })
     }
 
@@ -94,12 +95,12 @@ impl FileStore {
     /// # Errors
     /// [`StoreError::Failed`] when the disk fails.
     pub(crate) fn claim(&self, owner: &str) -> Result<(), StoreError> {
-        let claimed = || -> Result<bool, redb::Error> {
-            let transaction = self.shared.database.begin_write()?;
+        let other = self.read(|database| {
+            let transaction = database.begin_write()?;
             let mut meta = transaction.open_table(META)?;
             let before = meta.get(OWNER)?.map(|found| found.value().to_owned());
             if before.as_deref() == Some(owner) {
-                return Ok(false);
+                return Ok(None);
             }
             meta.insert(OWNER, owner)?;
             drop(meta);
@@ -108,19 +109,13 @@ impl FileStore {
             transaction.open_table(RECORDS)?;
             transaction.open_table(SETTLED)?;
             transaction.commit()?;
-            Ok(before.is_some())
-        };
-        let other = claimed().map_err(|error| self.shared.failed(&error))?;
-        if other {
-            tracing::info!(path = %self.shared.path.display(), "the records of an earlier membership are forgotten");
+            *lock(&self.shared.totals) = prepare(database)?;
+            Ok(before)
+        })?;
+        if let Some(before) = other {
+            let path = self.shared.path.display();
+            tracing::info!(%path, before, "the records of an earlier membership are forgotten");
         }
-        let totals = prepare(&self.shared.database);
-        let totals = totals.map_err(|error| self.shared.failed(&error))?;
-        *self
-            .shared
-            .totals
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = totals;
         Ok(())
     }
 
@@ -128,18 +123,31 @@ impl FileStore {
         &self,
         work: impl FnOnce(&Database) -> Result<T, redb::Error>,
     ) -> Result<T, StoreError> {
-        work(&self.shared.database).map_err(|error| self.shared.failed(&error))
+        self.shared.with(work)
+    }
+}
+
+impl FileStore {
+    /// Finishes the writes that wait and frees the file, whoever still holds this store.
+    pub(crate) fn close(&self) {
+        drop(lock(&self.queue).take());
+        if let Some(writer) = lock(&self.writer).take() {
+            // The thread ends with its queue; a panic of it has been reported.
+            let _ = writer.join();
+        }
+        let database = self.shared.database.write();
+        drop(database.unwrap_or_else(PoisonError::into_inner).take());
     }
 }
 
 impl Drop for FileStore {
     fn drop(&mut self) {
-        self.queue = None;
-        if let Some(writer) = self.writer.take() {
-            // The thread ends with its queue; the file is free once it has.
-            let _ = writer.join();
-        }
+        self.close();
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn open(directory: &Path, path: &Path) -> Result<(Database, Totals), String> {
@@ -172,6 +180,24 @@ fn prepare(database: &Database) -> Result<Totals, redb::Error> {
 }
 
 impl Shared {
+    fn with<T>(
+        &self,
+        work: impl FnOnce(&Database) -> Result<T, redb::Error>,
+    ) -> Result<T, StoreError> {
+        let database = self.database.read().unwrap_or_else(PoisonError::into_inner);
+        let Some(database) = database.as_ref() else {
+            return Err(self.closed());
+        };
+        work(database).map_err(|error| self.failed(&error))
+    }
+
+    fn closed(&self) -> StoreError {
+        StoreError::Failed {
+            path: self.path.clone(),
+            reason: String::from("it is closed"),
+        }
+    }
+
     fn failed(&self, error: &redb::Error) -> StoreError {
         StoreError::Failed {
             path: self.path.clone(),
@@ -188,12 +214,12 @@ impl Shared {
                 group.push(next);
             }
             let (ops, answers): (Vec<_>, Vec<_>) = group.into_iter().unzip();
-            let committed = catch_unwind(AssertUnwindSafe(|| self.commit(&ops)))
-                .map_err(|_| String::from("the database panicked, it may be damaged"))
-                .and_then(|committed| committed.map_err(|error| error.to_string()))
-                .map_err(|reason| StoreError::Failed {
-                    path: self.path.clone(),
-                    reason,
+            let committed =
+                catch_unwind(AssertUnwindSafe(|| self.commit(&ops))).unwrap_or_else(|_| {
+                    Err(StoreError::Failed {
+                        path: self.path.clone(),
+                        reason: String::from("the database panicked, it may be damaged"),
+                    })
                 });
             if let Err(error) = &committed {
                 tracing::error!(%error, "records could not be written");
@@ -205,46 +231,56 @@ impl Shared {
         }
     }
 
-    fn commit(&self, groups: &[Vec<WriteOp>]) -> Result<(), redb::Error> {
-        let mut totals = *self.totals.lock().unwrap_or_else(PoisonError::into_inner);
-        let transaction = self.database.begin_write()?;
-        {
-            let mut records = transaction.open_table(RECORDS)?;
-            let mut settled = transaction.open_table(SETTLED)?;
-            for op in groups.iter().flatten() {
-                match op {
-                    WriteOp::Settle { partition, version } => {
-                        let stored = settled.get(partition.0)?.map(|found| found.value());
-                        let raised = (version.epoch.0, version.seq);
-                        if stored.is_none_or(|stored| raised > stored) {
-                            settled.insert(partition.0, raised)?;
-                        }
-                    }
-                    WriteOp::Drop { partition } => {
-                        settled.remove(partition.0)?;
-                        let mut gone = 0_u64;
-                        records.retain_in(whole(*partition), |(_, key), value| {
-                            gone += 1;
-                            totals.count(key.len(), value, false);
-                            false
-                        })?;
-                        totals.partitions -= u64::from(gone > 0);
-                    }
-                    WriteOp::Merge { partition, entry } => {
-                        merge(&mut records, *partition, entry, &mut totals)?;
-                    }
-                    WriteOp::Prune {
-                        partition,
-                        key,
-                        at_most,
-                    } => prune(&mut records, *partition, key, *at_most, &mut totals)?,
-                }
-            }
-        }
-        transaction.commit()?;
-        *self.totals.lock().unwrap_or_else(PoisonError::into_inner) = totals;
+    fn commit(&self, groups: &[Vec<WriteOp>]) -> Result<(), StoreError> {
+        let totals = *lock(&self.totals);
+        let totals = self.with(|database| apply(database, groups, totals))?;
+        *lock(&self.totals) = totals;
         Ok(())
     }
+}
+
+/// Applies `groups` in one transaction; returns what is kept then.
+fn apply(
+    database: &Database,
+    groups: &[Vec<WriteOp>],
+    mut totals: Totals,
+) -> Result<Totals, redb::Error> {
+    let transaction = database.begin_write()?;
+    {
+        let mut records = transaction.open_table(RECORDS)?;
+        let mut settled = transaction.open_table(SETTLED)?;
+        for op in groups.iter().flatten() {
+            match op {
+                WriteOp::Settle { partition, version } => {
+                    let stored = settled.get(partition.0)?.map(|found| found.value());
+                    let raised = (version.epoch.0, version.seq);
+                    if stored.is_none_or(|stored| raised > stored) {
+                        settled.insert(partition.0, raised)?;
+                    }
+                }
+                WriteOp::Drop { partition } => {
+                    settled.remove(partition.0)?;
+                    let mut gone = 0_u64;
+                    records.retain_in(whole(*partition), |(_, key), value| {
+                        gone += 1;
+                        totals.count(key.len(), value, false);
+                        false
+                    })?;
+                    totals.partitions -= u64::from(gone > 0);
+                }
+                WriteOp::Merge { partition, entry } => {
+                    merge(&mut records, *partition, entry, &mut totals)?;
+                }
+                WriteOp::Prune {
+                    partition,
+                    key,
+                    at_most,
+                } => prune(&mut records, *partition, key, *at_most, &mut totals)?,
+            }
+        }
+    }
+    transaction.commit()?;
+    Ok(totals)
 }
 
 type Records<'a> = Table<'a, (u32, &'static [u8]), &'static [u8]>;
@@ -486,23 +522,14 @@ impl Store for FileStore {
     }
 
     fn totals(&self) -> Totals {
-        *self
-            .shared
-            .totals
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        *lock(&self.shared.totals)
     }
 
     fn write(&self, ops: Vec<WriteOp>) -> BoxFuture<'static, Result<(), StoreError>> {
         let (answer, answered) = oneshot::channel();
-        let closed = StoreError::Failed {
-            path: self.shared.path.clone(),
-            reason: String::from("the writing thread has ended"),
-        };
-        let queued = self
-            .queue
-            .as_ref()
-            .map(|queue| queue.try_send((ops, answer)));
+        let closed = self.shared.closed();
+        let queue = lock(&self.queue);
+        let queued = queue.as_ref().map(|queue| queue.try_send((ops, answer)));
         match queued {
             Some(Ok(())) => async move { answered.await.unwrap_or(Err(closed)) }.boxed(),
             Some(Err(TrySendError::Full(_))) => {
