@@ -1,5 +1,9 @@
 //! The key-value service over real embedded nodes in one process: form, write, lose a node, grow,
 //! leave. Several processes and `kill -9` are the matter of `cargo xtask cluster-test`.
+#![allow(
+    clippy::unwrap_used,
+    reason = "helpers of tests are tests; clippy exempts only the test functions themselves"
+)]
 
 use std::path::Path;
 use std::time::Duration;

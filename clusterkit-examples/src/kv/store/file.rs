@@ -38,12 +38,13 @@ const SETTLED: TableDefinition<'_, u32, (u64, u64)> = TableDefinition::new("sett
 const HEAD_BYTES: usize = 17;
 
 type Answer = oneshot::Sender<Result<(), StoreError>>;
+type Job = (Vec<WriteOp>, Answer);
 
 /// Keeps records in the file [`FILE_NAME`].
 #[derive(Debug)]
 pub(crate) struct FileStore {
     shared: Arc<Shared>,
-    queue: Mutex<Option<SyncSender<(Vec<WriteOp>, Answer)>>>,
+    queue: Mutex<Option<SyncSender<Job>>>,
     writer: Mutex<Option<thread::JoinHandle<()>>>,
 }
 
@@ -205,7 +206,7 @@ impl Shared {
         }
     }
 
-    fn run(&self, incoming: &Receiver<(Vec<WriteOp>, Answer)>) {
+    fn run(&self, incoming: &Receiver<Job>) {
         while let Ok(first) = incoming.recv() {
             let mut group = vec![first];
             while group.len() < GROUP_MAX
