@@ -160,7 +160,7 @@ impl Inner {
                     reason: String::from("no member id was assigned"),
                 },
             },
-            Err(ProposeError::Rejected(rejected)) => reject(rejected),
+            Err(ProposeError::Rejected(rejected)) => reject(&rejected),
             Err(error) => JoinReply::Later {
                 reason: error.to_string(),
             },
@@ -245,8 +245,8 @@ fn refused(refusal: Refusal, reason: &(impl ToString + ?Sized)) -> JoinReply {
     }
 }
 
-fn reject(rejected: Rejected) -> JoinReply {
-    let refusal = match &rejected {
+fn reject(rejected: &Rejected) -> JoinReply {
+    let refusal = match rejected {
         Rejected::NodeIdInUse { .. } => Refusal::NodeIdInUse,
         Rejected::AddressInUse { .. } => Refusal::AddressInUse,
         Rejected::UnknownNode { .. } => Refusal::Removed,
@@ -257,7 +257,7 @@ fn reject(rejected: Rejected) -> JoinReply {
         }
         _ => Refusal::Other,
     };
-    refused(refusal, &rejected)
+    refused(refusal, rejected)
 }
 
 /// Returns an error with its causes, for people.

@@ -393,14 +393,15 @@ impl ClusterState {
             .members()
             .filter(|node| !migration.target.contains(node));
         let leaving: Vec<RaftId> = gone.filter(|&node| self.is_live(node)).collect();
-        self.open_cleanup(
-            id,
-            &mut partition,
-            leaving,
+        let stage = change.stage();
+        let told = what(
             ChangeStage::Cleanup,
+            stage,
+            Role::None,
             migration.reason,
-            change,
+            old.primary,
         );
+        open_cleanup(id, &mut partition, leaving, told, change);
         if let Some(demoted) = old
             .primary
             .filter(|node| *node != primary && partition.is_member(*node))
@@ -443,15 +444,16 @@ impl ClusterState {
         partition.epoch = change.next;
         let copied = migration.joining.iter().map(|joining| joining.node);
         let leaving: Vec<RaftId> = copied.filter(|&node| self.is_live(node)).collect();
-        let reason = migration.reason;
-        self.open_cleanup(
-            id,
-            &mut partition,
-            leaving,
+        let primary = partition.primary;
+        let stage = change.stage();
+        let told = what(
             ChangeStage::Reverted,
-            reason,
-            change,
+            stage,
+            Role::None,
+            migration.reason,
+            primary,
         );
+        open_cleanup(id, &mut partition, leaving, told, change);
         Arc::make_mut(&mut self.partitions)[id.index()] = partition;
         let planned = self.plan.as_ref().and_then(|plan| plan.targets.get(&id));
         if planned.is_none_or(|row| *row == migration.target) {
@@ -479,27 +481,6 @@ impl ClusterState {
                 .targets
                 .retain(|_, row| !row.contains(&node));
             self.plan_basis = 0;
-        }
-    }
-
-    fn open_cleanup(
-        &self,
-        id: PartitionId,
-        partition: &mut Partition,
-        leaving: Vec<RaftId>,
-        stage: ChangeStage,
-        reason: ChangeReason,
-        change: &mut Change,
-    ) {
-        for &node in &leaving {
-            let what = what(stage, change.stage(), Role::None, reason, partition.primary);
-            change.emit_partition(id, partition, node, what);
-        }
-        if !leaving.is_empty() {
-            partition.stage = Stage::Cleanup {
-                id: change.stage(),
-                leaving,
-            };
         }
     }
 
@@ -595,6 +576,25 @@ fn emit_completed(plan: &ActivePlan, change: &mut Change) {
         nodes_affected: plan.nodes_affected.clone(),
         started_at: plan.started_at,
     });
+}
+
+/// Asks `leaving` to let go, and opens the stage that waits for them.
+fn open_cleanup(
+    id: PartitionId,
+    partition: &mut Partition,
+    leaving: Vec<RaftId>,
+    told: What,
+    change: &mut Change,
+) {
+    for &node in &leaving {
+        change.emit_partition(id, partition, node, told);
+    }
+    if !leaving.is_empty() {
+        partition.stage = Stage::Cleanup {
+            id: change.stage(),
+            leaving,
+        };
+    }
 }
 
 /// Tells whether `partition` stands as `row` wants it, the order of replicas aside.
