@@ -207,7 +207,7 @@ fn problem(error: &NodeError) -> Problem {
         NodeError::UnknownNode { .. } => ProblemCode::UnknownNode,
         NodeError::Placement { .. } => ProblemCode::Internal,
         NodeError::Timeout { .. } => ProblemCode::OutcomeUnknown,
-        NodeError::Lookup(_) | NodeError::NotPrimary { .. } => ProblemCode::StaleRoute,
+        NodeError::Lookup(_) => ProblemCode::StaleRoute,
         NodeError::Propose(error) => match error {
             ProposeError::Rejected(
                 Rejected::HoldsPartitions { .. } | Rejected::LastNode { .. },

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clusterkit_core::config::ConfigError;
 use clusterkit_core::control::ProposeError;
-use clusterkit_core::id::{NodeId, PartitionId};
+use clusterkit_core::id::NodeId;
 use clusterkit_core::topology::LookupError;
 
 /// Why a node could not start. It is then no member, holds no port and no file.
@@ -133,11 +133,5 @@ pub enum NodeError {
         what: String,
         /// How long.
         after: Duration,
-    },
-    /// This node is no primary of the partition.
-    #[error("this node is not the primary of partition {partition}")]
-    NotPrimary {
-        /// The partition.
-        partition: PartitionId,
     },
 }
