@@ -141,19 +141,20 @@ impl<'a> ReplicaFlow<'a> {
         for (rank, &zone) in problem.zone.iter().enumerate() {
             zone_nodes[usize::from(zone)].push(rank as u16);
         }
+        let places = problem.held.total() + problem.free.len() * (problem.factor + 1);
         let mut flow = Self {
             problem,
             targets,
             start: Vec::with_capacity(problem.free.len() + 1),
-            row_of: Vec::new(),
-            member: Vec::new(),
-            held: Vec::new(),
-            cells: Vec::new(),
+            row_of: Vec::with_capacity(places),
+            member: Vec::with_capacity(places),
+            held: Vec::with_capacity(places),
+            cells: Vec::with_capacity(places),
             row_flow: Vec::with_capacity(problem.free.len()),
             leader: Vec::with_capacity(problem.free.len()),
             first: vec![END; nodes],
-            next: Vec::new(),
-            previous: Vec::new(),
+            next: Vec::with_capacity(places),
+            previous: Vec::with_capacity(places),
             load: vec![0; nodes],
             quota: vec![0; nodes],
             hub: 0,

@@ -187,7 +187,8 @@ impl ReplicaFlow<'_> {
         for place in 0..self.held.len() {
             let node = self.held[place];
             let row = self.row_of[place] as usize;
-            if node != NO_NODE && !self.is_member(row, usize::from(node)) {
+            let stayed = node == NO_NODE || node == self.member[place];
+            if !stayed && !self.is_member(row, usize::from(node)) {
                 let label = Label {
                     distance: -1,
                     hops: 1,
@@ -279,7 +280,8 @@ impl Search {
         for place in flow.pairs(node) {
             let row = flow.row_of[place] as usize;
             let cell = flow.cell_of_member(row, node);
-            let distance = label.distance + i32::from(flow.is_held(row, node));
+            let held = usize::from(flow.held[place]) == node || flow.is_held(row, node);
+            let distance = label.distance + i32::from(held);
             self.reach(flow.cell_vertex(cell), Label { distance, ..label });
             steps += 1;
         }
@@ -309,7 +311,7 @@ impl Search {
         }
         for at in flow.places(row) {
             let node = flow.held[at];
-            if node == NO_NODE {
+            if node == NO_NODE || node == flow.member[at] {
                 continue;
             }
             let zone = flow.zone(usize::from(node));
@@ -333,6 +335,7 @@ impl Search {
         for at in flow.places(row) {
             let node = flow.held[at];
             if node != NO_NODE
+                && node != flow.member[at]
                 && flow.zone(usize::from(node)) == zone
                 && !flow.is_member(row, usize::from(node))
             {

@@ -154,12 +154,33 @@ impl Assignment {
         let hub = self.hub_vertex();
         self.label.clear();
         self.label.resize(hub + 1, 0);
-        let queue = (0..=hub).collect();
-        self.relax_all(queue, budget)?;
+        self.lower_by_negative_arcs();
+        let lowered = (0..=hub).filter(|&vertex| self.label[vertex] < 0);
+        self.relax_all(lowered.collect(), budget)?;
         Ok(self.label[..hub]
             .iter()
             .map(|label| label - self.label[hub])
             .collect())
+    }
+
+    /// Takes every arc that costs less than nothing once; no other can lower a label of 0.
+    fn lower_by_negative_arcs(&mut self) {
+        for row in 0..self.rows() {
+            let Some(&chosen) = self.cost.get(self.chosen[row] as usize) else {
+                continue;
+            };
+            for other in self.candidates(row) {
+                let node = usize::from(self.node[other]);
+                self.label[node] = self.label[node].min(self.cost[other] - chosen);
+            }
+        }
+        let hub = self.hub_vertex();
+        for node in 0..hub {
+            self.label[hub] = self.label[hub].min(self.raise_cost(node));
+            if let Some(cost) = self.lower_cost(node) {
+                self.label[node] = self.label[node].min(cost);
+            }
+        }
     }
 
     fn hub_vertex(&self) -> usize {

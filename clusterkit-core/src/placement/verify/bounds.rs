@@ -178,13 +178,15 @@ pub(super) fn check_primaries(
     prices: &[i64],
 ) -> Result<(u32, u32), VerifyError> {
     let mut led = vec![0u32; shares.len()];
+    let mut leaders = Vec::new();
     let (mut changes, mut cost, mut bound) = (0, 0i128, 0i128);
     for partition in 0..rows.len() {
         let primary = rows.primary(partition);
         let changed = primary.is_some() && primary != rules.input.current.primary(partition);
         changes += u32::from(changed);
         let mut cheapest: Option<i128> = None;
-        for (node, price) in candidates(rules, rows, partition) {
+        candidates(rules, rows, partition, &mut leaders);
+        for &(node, price) in &leaders {
             let at = usize::from(node);
             if Some(node) == primary {
                 cost += i128::from(price);
@@ -218,27 +220,28 @@ pub(super) fn check_primaries(
 }
 
 /// Lists who could lead a row and what that costs.
-fn candidates(rules: &Rules<'_>, rows: &Rows, partition: usize) -> Vec<(u16, i64)> {
+fn candidates(rules: &Rules<'_>, rows: &Rows, partition: usize, found: &mut Vec<(u16, i64)>) {
     let input = rules.input;
+    found.clear();
     if let Some(pinned) = rules.pinned_primary(partition) {
-        return match rules.zone[usize::from(pinned)] {
-            Some(_) => vec![(pinned, 0)],
-            None => Vec::new(),
-        };
+        if rules.zone[usize::from(pinned)].is_some() {
+            found.push((pinned, 0));
+        }
+        return;
     }
     let row = rows.row(partition);
     let holds = |node: u16| input.current.contains(partition, node);
     let data_at_hand = rules.leaders(row).any(holds);
-    rules
-        .leaders(row)
-        .map(|node| {
-            let present = input.current.primary(partition) == Some(node);
-            let home = input.home.primary(partition) == Some(node);
-            let cost = match (present, data_at_hand && !holds(node) && !home) {
-                (true, _) => 0,
-                (false, late) => LEAD_CHANGE_COST + i64::from(late),
-            };
-            (node, cost)
-        })
-        .collect()
+    let (present, home) = (
+        input.current.primary(partition),
+        input.home.primary(partition),
+    );
+    found.extend(rules.leaders(row).map(|node| {
+        let late = data_at_hand && !holds(node) && home != Some(node);
+        let cost = match present == Some(node) {
+            true => 0,
+            false => LEAD_CHANGE_COST + i64::from(late),
+        };
+        (node, cost)
+    }));
 }
