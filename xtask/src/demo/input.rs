@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::{Context, ensure};
 
 use crate::check::root;
-use crate::tidy::tracked;
+use crate::tidy::{Files, files};
 
 /// The records to load.
 #[derive(Debug)]
@@ -35,7 +35,7 @@ impl Input {
             }
             None => Self {
                 origin: "the files of this repository".to_owned(),
-                records: files()?,
+                records: repository()?,
             },
         };
         ensure!(
@@ -63,10 +63,10 @@ fn lines(name: &str, content: &[u8]) -> Vec<(String, Vec<u8>)> {
         .collect()
 }
 
-fn files() -> anyhow::Result<Vec<(String, Vec<u8>)>> {
+fn repository() -> anyhow::Result<Vec<(String, Vec<u8>)>> {
     let root = root()?;
     let mut records = Vec::new();
-    for path in tracked(&root)? {
+    for path in files(&root, Files::Tracked)? {
         // A link, a file deleted and not committed: nothing to read.
         if let Ok(content) = std::fs::read(root.join(&path)) {
             records.push((path, content));

@@ -58,7 +58,7 @@ pub(crate) fn run(cli: &clap::Command) -> anyhow::Result<()> {
     let watch = Stopwatch::start();
     let root = root()?;
     let metadata = metadata(&root)?;
-    let files = tracked(&root)?;
+    let files = files(&root, Files::NotIgnored)?;
     let mut findings = layers::check(&metadata);
     let mut rust = 0;
     for path in &files {
@@ -113,18 +113,23 @@ fn metadata(root: &Path) -> anyhow::Result<Value> {
     serde_json::from_slice(&output.stdout).context("cargo metadata wrote no JSON")
 }
 
-/// Lists the files that belong to the repository: git's, or all of them where git is absent.
-pub(crate) fn tracked(root: &Path) -> anyhow::Result<Vec<String>> {
-    let git = Command::new("git")
-        .args([
-            "ls-files",
-            "-z",
-            "--cached",
-            "--others",
-            "--exclude-standard",
-        ])
-        .current_dir(root)
-        .output();
+/// Which files of the repository.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Files {
+    /// Those git tracks.
+    Tracked,
+    /// Also those about to be added.
+    NotIgnored,
+}
+
+/// Lists files of the repository: as git knows them, or all of them where git is absent.
+pub(crate) fn files(root: &Path, which: Files) -> anyhow::Result<Vec<String>> {
+    let mut command = Command::new("git");
+    command.args(["ls-files", "-z", "--cached"]);
+    if which == Files::NotIgnored {
+        command.args(["--others", "--exclude-standard"]);
+    }
+    let git = command.current_dir(root).output();
     let mut files: Vec<String> = match git {
         Ok(output) if output.status.success() && !output.stdout.is_empty() => output
             .stdout
