@@ -34,7 +34,7 @@ pub(crate) fn say(text: &str) {
 
 /// A bar over `total` things, for what takes long.
 pub(crate) fn bar(what: &'static str, total: u64) -> ProgressBar {
-    let template = "  {msg:<28} [{bar:40}] {human_pos}/{human_len} {per_sec} {eta}";
+    let template = "  {msg:<28} [{bar:40}] {human_pos}/{human_len} {elapsed}";
     let look = ProgressStyle::with_template(template)
         .unwrap_or_else(|_| ProgressStyle::default_bar())
         .progress_chars("=> ");

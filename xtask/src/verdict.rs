@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{bail, ensure};
 
-use crate::harness::View;
+use crate::harness::{PartitionRow, View};
 
 /// Checks that every view is the same and shows a healed cluster of exactly the nodes `expected`.
 pub(crate) fn healed(views: &BTreeMap<String, View>, expected: &[String]) -> anyhow::Result<()> {
@@ -132,6 +132,24 @@ pub(crate) fn balanced(view: &View, expected: &BTreeSet<&str>) -> anyhow::Result
     Ok(())
 }
 
+/// Returns how many copies are current and where they belong, and how many there should be: the
+/// progress of healing. A node's copies beyond its even share do not count.
+pub(crate) fn copies_in_place(view: &View, expected: &[String]) -> (usize, usize) {
+    let nodes = expected.len().max(1);
+    let wanted = view.partitions.len() * view.replication_factor.min(nodes);
+    let share = wanted.div_ceil(nodes);
+    let current = |id: &String| {
+        let is_current = |row: &&PartitionRow| {
+            row.holders().any(|holder| holder == id) && !row.behind.contains(id)
+        };
+        view.partitions.iter().filter(is_current).count().min(share)
+    };
+    (
+        expected.iter().map(current).sum::<usize>().min(wanted),
+        wanted,
+    )
+}
+
 /// Checks that every partition is served by a live primary, whatever else is still to heal.
 pub(crate) fn served(view: &View, dead: &str) -> anyhow::Result<()> {
     let active = view.active();
@@ -150,7 +168,7 @@ pub(crate) fn served(view: &View, dead: &str) -> anyhow::Result<()> {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::harness::{NodeRow, PartitionRow};
+    use crate::harness::NodeRow;
 
     /// A view of `nodes`, all active, whose partitions have the holders given, primary first.
     pub(crate) fn view(nodes: &[&str], partitions: &[&[&str]]) -> View {
@@ -233,6 +251,17 @@ pub(crate) mod tests {
                 .to_string()
                 .contains("differ about partition 1")
         );
+    }
+
+    #[test]
+    fn progress_counts_current_copies_up_to_an_even_share() {
+        let ids = ["a", "b", "c"].map(str::to_owned);
+        assert_eq!(copies_in_place(&good(), &ids), (6, 6));
+        let uneven = view(&["a", "b", "c"], &[&["a", "b"], &["a", "b"], &["a", "b"]]);
+        assert_eq!(copies_in_place(&uneven, &ids), (4, 6));
+        let mut behind = good();
+        behind.partitions[0].behind = vec!["b".into()];
+        assert_eq!(copies_in_place(&behind, &ids), (5, 6));
     }
 
     #[test]

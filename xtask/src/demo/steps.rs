@@ -256,11 +256,18 @@ impl Demo {
 
     /// Waits until every running node shows the same healed cluster.
     async fn healed(&mut self, what: &str) -> anyhow::Result<View> {
-        let wait = ui::spinner(format!("waiting for {what}"));
-        let look =
-            async |cluster: &Cluster| verdict::healed(&cluster.views().await?, &cluster.up());
+        let bar = ui::bar("copies in place", 0);
+        let look = async |cluster: &Cluster| {
+            let (views, up) = (cluster.views().await?, cluster.up());
+            if let Some(view) = views.values().next() {
+                let (done, wanted) = verdict::copies_in_place(view, &up);
+                bar.set_length(u64::try_from(wanted)?);
+                bar.set_position(u64::try_from(done)?);
+            }
+            verdict::healed(&views, &up)
+        };
         self.cluster.wait_until(what, HEAL_LIMIT, look).await?;
-        wait.finish_and_clear();
+        bar.finish_and_clear();
         self.cluster.newest_view().await
     }
 
