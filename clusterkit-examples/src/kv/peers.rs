@@ -58,9 +58,13 @@ pub(crate) enum PeerError {
 }
 
 /// Sends to other nodes as this one.
+///
+/// Orders have connections of their own: a request that was passed on waits for orders, so that
+/// orders waiting for its connection would wait for themselves.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Peers {
-    client: HttpClient,
+    orders: HttpClient,
+    requests: HttpClient,
 }
 
 /// Which page of a partition is asked for.
@@ -88,7 +92,8 @@ impl Peers {
             .header(headers::CLUSTER, cluster.to_string())
             .header(headers::FROM, me.to_string())
             .body(body);
-        Ok(self.send(node, request.within(within)).await?.into_body())
+        let answer = send(&self.orders, node, request.within(within)).await?;
+        Ok(answer.into_body())
     }
 
     pub(crate) async fn page(
@@ -113,7 +118,7 @@ impl Peers {
             .header(headers::CLUSTER, cluster.to_string())
             .header(headers::FROM, me.to_string())
             .within(within);
-        let answer = self.send(node, request).await?;
+        let answer = send(&self.requests, node, request).await?;
         Page::decode(answer.into_body()).map_err(|error| PeerError::Wire { error })
     }
 
@@ -135,16 +140,20 @@ impl Peers {
             request = request.header("accept", kind);
         }
         let address = address_of(node)?;
-        let sent = self.client.send(&address, request).await;
+        let sent = self.requests.send(&address, request).await;
         sent.map_err(|error| PeerError::Http { error })
     }
+}
 
-    async fn send(&self, node: &Node, request: HttpRequest) -> Result<HttpResponse, PeerError> {
-        let address = address_of(node)?;
-        let sent = self.client.send(&address, request).await;
-        sent.and_then(|answer| answer.require_success(&address))
-            .map_err(|error| PeerError::Http { error })
-    }
+async fn send(
+    client: &HttpClient,
+    node: &Node,
+    request: HttpRequest,
+) -> Result<HttpResponse, PeerError> {
+    let address = address_of(node)?;
+    let sent = client.send(&address, request).await;
+    sent.and_then(|answer| answer.require_success(&address))
+        .map_err(|error| PeerError::Http { error })
 }
 
 impl PeerError {

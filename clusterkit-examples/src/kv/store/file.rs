@@ -172,7 +172,7 @@ fn prepare(database: &Database) -> Result<Totals, redb::Error> {
             let (key, value) = item?;
             let (partition, key) = key.value();
             partitions.insert(partition);
-            totals.count(key.len(), value.value(), true);
+            count(&mut totals, key.len(), value.value(), true);
         }
         totals.partitions = partitions.len() as u64;
     }
@@ -264,7 +264,7 @@ fn apply(
                     let mut gone = 0_u64;
                     records.retain_in(whole(*partition), |(_, key), value| {
                         gone += 1;
-                        totals.count(key.len(), value, false);
+                        count(&mut totals, key.len(), value, false);
                         false
                     })?;
                     totals.partitions -= u64::from(gone > 0);
@@ -300,7 +300,7 @@ fn merge(
                 return Ok(());
             }
             let mut before = *totals;
-            before.count(entry.key.len(), stored.value(), false);
+            count(&mut before, entry.key.len(), stored.value(), false);
             Some(before)
         }
     };
@@ -309,7 +309,7 @@ fn merge(
         None => totals.partitions += u64::from(is_empty(records, partition)?),
     }
     let sealed = encode(&entry.record);
-    totals.count(entry.key.len(), &sealed, true);
+    count(totals, entry.key.len(), &sealed, true);
     records.insert(at, sealed.as_slice())?;
     Ok(())
 }
@@ -330,7 +330,7 @@ fn prune(
         return Ok(());
     }
     if let Some(found) = records.remove(at)? {
-        totals.count(key.len(), found.value(), false);
+        count(totals, key.len(), found.value(), false);
     }
     if is_empty(records, partition)? {
         totals.partitions -= 1;
@@ -348,24 +348,11 @@ fn whole(partition: PartitionId) -> std::ops::RangeInclusive<(u32, &'static [u8]
     (partition.0, &[][..])..=(partition.0.saturating_add(1), &[][..])
 }
 
-impl Totals {
-    fn count(&mut self, key_bytes: usize, sealed: &[u8], add: bool) {
-        let value_bytes = sealed.len().saturating_sub(HEAD_BYTES);
-        let bytes = (key_bytes + value_bytes) as u64;
-        let live = sealed.get(HEAD_BYTES - 1) == Some(&1);
-        let counter = if live {
-            &mut self.keys
-        } else {
-            &mut self.deleted
-        };
-        if add {
-            *counter += 1;
-            self.bytes += bytes;
-        } else {
-            *counter = counter.saturating_sub(1);
-            self.bytes = self.bytes.saturating_sub(bytes);
-        }
-    }
+/// Counts the record `sealed` of a key of `key_bytes` in or out.
+fn count(totals: &mut Totals, key_bytes: usize, sealed: &[u8], add: bool) {
+    let value_bytes = sealed.len().saturating_sub(HEAD_BYTES);
+    let has_value = sealed.get(HEAD_BYTES - 1) == Some(&1);
+    totals.count(key_bytes, has_value.then_some(value_bytes), add);
 }
 
 fn encode(record: &Record) -> Vec<u8> {

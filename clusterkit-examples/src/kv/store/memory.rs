@@ -15,7 +15,13 @@ use crate::kv::record::{Entry, Record, Version};
 /// Keeps records in ordered maps, one a partition.
 #[derive(Debug, Default)]
 pub(crate) struct MemoryStore {
-    shelves: Mutex<BTreeMap<PartitionId, Shelf>>,
+    shelves: Mutex<Shelves>,
+}
+
+#[derive(Debug, Default)]
+struct Shelves {
+    shelves: BTreeMap<PartitionId, Shelf>,
+    totals: Totals,
 }
 
 #[derive(Debug, Default)]
@@ -25,7 +31,7 @@ struct Shelf {
 }
 
 impl MemoryStore {
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<PartitionId, Shelf>> {
+    fn lock(&self) -> MutexGuard<'_, Shelves> {
         self.shelves.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -42,7 +48,7 @@ fn range<'a>(
 
 impl Store for MemoryStore {
     fn get(&self, partition: PartitionId, key: &[u8]) -> Result<Option<Record>, StoreError> {
-        let shelves = self.lock();
+        let shelves = &self.lock().shelves;
         let shelf = shelves.get(&partition);
         Ok(shelf.and_then(|shelf| shelf.records.get(key).cloned()))
     }
@@ -53,7 +59,7 @@ impl Store for MemoryStore {
         after: Option<&[u8]>,
         max_bytes: usize,
     ) -> Result<(Vec<Entry>, bool), StoreError> {
-        let shelves = self.lock();
+        let shelves = &self.lock().shelves;
         let (mut entries, mut bytes) = (Vec::new(), 0);
         let Some(shelf) = shelves.get(&partition) else {
             return Ok((entries, false));
@@ -81,7 +87,7 @@ impl Store for MemoryStore {
         let empty = after
             .zip(until)
             .is_some_and(|(after, until)| after >= until);
-        let shelves = self.lock();
+        let shelves = &self.lock().shelves;
         let Some(shelf) = shelves.get(&partition).filter(|_| !empty) else {
             return Ok(Vec::new());
         };
@@ -92,7 +98,7 @@ impl Store for MemoryStore {
     }
 
     fn summary(&self, partition: PartitionId) -> Result<Summary, StoreError> {
-        let shelves = self.lock();
+        let shelves = &self.lock().shelves;
         let Some(shelf) = shelves.get(&partition) else {
             return Ok(Summary::default());
         };
@@ -114,34 +120,29 @@ impl Store for MemoryStore {
     }
 
     fn totals(&self) -> Totals {
-        let mut totals = Totals::default();
-        for shelf in self.lock().values() {
-            totals.partitions += u64::from(!shelf.records.is_empty());
-            for (key, record) in &shelf.records {
-                match &record.value {
-                    Some(value) => {
-                        totals.keys += 1;
-                        totals.bytes += (key.len() + value.len()) as u64;
-                    }
-                    None => {
-                        totals.deleted += 1;
-                        totals.bytes += key.len() as u64;
-                    }
-                }
-            }
+        let kept = self.lock();
+        let filled = |shelf: &&Shelf| !shelf.records.is_empty();
+        Totals {
+            partitions: kept.shelves.values().filter(filled).count() as u64,
+            ..kept.totals
         }
-        totals
     }
 
     fn write(&self, ops: Vec<WriteOp>) -> BoxFuture<'static, Result<(), StoreError>> {
-        let mut shelves = self.lock();
+        let mut kept = self.lock();
+        let Shelves { shelves, totals } = &mut *kept;
         for op in ops {
             match op {
                 WriteOp::Merge { partition, entry } => {
                     let records = &mut shelves.entry(partition).or_default().records;
-                    let stored = records.get(&entry.key).map(|record| record.version);
-                    if wins(entry.record.version, stored) {
-                        records.insert(entry.key, entry.record);
+                    let Entry { key, record } = entry;
+                    let stored = records.get(&key);
+                    if wins(record.version, stored.map(|stored| stored.version)) {
+                        if let Some(stored) = stored {
+                            totals.take(&key, stored);
+                        }
+                        totals.add(&key, &record);
+                        records.insert(key, record);
                     }
                 }
                 WriteOp::Prune {
@@ -149,12 +150,12 @@ impl Store for MemoryStore {
                     key,
                     at_most,
                 } => {
-                    if let Some(shelf) = shelves.get_mut(&partition)
-                        && shelf
-                            .records
-                            .get(&key)
-                            .is_some_and(|record| record.version <= at_most)
-                    {
+                    let Some(shelf) = shelves.get_mut(&partition) else {
+                        continue;
+                    };
+                    let stale = shelf.records.get(&key);
+                    if let Some(record) = stale.filter(|record| record.version <= at_most) {
+                        totals.take(&key, record);
                         shelf.records.remove(&key);
                     }
                 }
@@ -163,11 +164,14 @@ impl Store for MemoryStore {
                     shelf.settled = shelf.settled.max(version);
                 }
                 WriteOp::Drop { partition } => {
-                    shelves.remove(&partition);
+                    let gone = shelves.remove(&partition).unwrap_or_default();
+                    for (key, record) in &gone.records {
+                        totals.take(key, record);
+                    }
                 }
             }
         }
-        drop(shelves);
+        drop(kept);
         ready(Ok(())).boxed()
     }
 }

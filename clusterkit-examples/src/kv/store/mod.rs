@@ -99,6 +99,33 @@ pub(crate) struct Totals {
     pub(crate) partitions: u64,
 }
 
+impl Totals {
+    /// Counts a record of `key`; what it replaces is taken out first.
+    pub(crate) fn add(&mut self, key: &[u8], record: &Record) {
+        self.count(key.len(), record.value.as_ref().map(Bytes::len), true);
+    }
+
+    /// Counts a record of `key` out.
+    pub(crate) fn take(&mut self, key: &[u8], record: &Record) {
+        self.count(key.len(), record.value.as_ref().map(Bytes::len), false);
+    }
+
+    fn count(&mut self, key_bytes: usize, value_bytes: Option<usize>, add: bool) {
+        let bytes = (key_bytes + value_bytes.unwrap_or(0)) as u64;
+        let counter = match value_bytes {
+            Some(_) => &mut self.keys,
+            None => &mut self.deleted,
+        };
+        if add {
+            *counter += 1;
+            self.bytes += bytes;
+        } else {
+            *counter = counter.saturating_sub(1);
+            self.bytes = self.bytes.saturating_sub(bytes);
+        }
+    }
+}
+
 /// Tells whether a record of version `new` replaces one of version `stored`.
 pub(crate) fn wins(new: Version, stored: Option<Version>) -> bool {
     stored.is_none_or(|stored| new > stored)
