@@ -47,6 +47,21 @@ pub struct NodeInfo {
     pub last_sync: UnixMillis,
 }
 
+/// One figure of the embedding crate, a counter since the process started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(
+    clippy::exhaustive_structs,
+    reason = "built by the embedding crate; this is all a counter has"
+)]
+pub struct Figure {
+    /// Its name, without the prefix `clusterkit_` and the suffix `_total`.
+    pub name: &'static str,
+    /// What it counts.
+    pub help: &'static str,
+    /// How many.
+    pub value: u64,
+}
+
 /// What the endpoints need of the embedded node.
 #[async_trait]
 pub trait Backend: Send + Sync + 'static {
@@ -68,6 +83,11 @@ pub trait Backend: Send + Sync + 'static {
     /// formed cluster, a known leader, this node active, every partition placed); none by default.
     fn unready_because(&self) -> Option<String> {
         None
+    }
+
+    /// Returns further figures for `GET /metrics`; none by default.
+    fn figures(&self) -> Vec<Figure> {
+        Vec::new()
     }
 
     /// Tells whether the documents of earlier releases show addresses as `:port`, for old clients

@@ -3,6 +3,7 @@
 //! The endpoints themselves, their documents and their status codes are in `clusterkit-http`.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use async_trait::async_trait;
 use clusterkit_core::command::{Applied, Rejected};
@@ -14,7 +15,7 @@ use clusterkit_core::state::ClusterState;
 use clusterkit_http::api::compat::{JoinDocument, JoinReply as JoinDone};
 use clusterkit_http::api::v1::{MoveDocument, RebalanceDocument};
 use clusterkit_http::api::{Problem, ProblemCode};
-use clusterkit_http::backend::{Backend, Identity, NodeInfo};
+use clusterkit_http::backend::{Backend, Figure, Identity, NodeInfo};
 use clusterkit_raft::transport::PeerHandler;
 
 use crate::address::HostPort;
@@ -74,6 +75,30 @@ impl Backend for NodeBackend {
             Some(control) => self.inner.unready(&control.view()),
             None => Some(String::from("not a member yet")),
         }
+    }
+
+    fn figures(&self) -> Vec<Figure> {
+        let hooks = self.inner.hook_counters.figures();
+        let figure = |name, help, value| Figure { name, help, value };
+        vec![
+            figure("hooks_succeeded", "Hooks that ended well", hooks.succeeded),
+            figure(
+                "hooks_failed",
+                "Hooks that failed or took too long",
+                hooks.failed,
+            ),
+            figure("hooks_panicked", "Hooks that panicked", hooks.panicked),
+            figure(
+                "hooks_missed",
+                "Events dropped before their hook ran",
+                hooks.missed,
+            ),
+            figure(
+                "placement_fallbacks",
+                "Placements replaced by the systematic layout",
+                self.inner.fallbacks.load(Ordering::Relaxed),
+            ),
+        ]
     }
 
     fn legacy_addresses(&self) -> bool {

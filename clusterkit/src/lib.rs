@@ -59,5 +59,5 @@ pub use hooks::{
     HookResult, Hooks, NodeJoined, NodeLeft, NodeRejoined, PartitionChange, PartitionLost,
     RebalanceCompleted, RebalanceStarted, Subscriber,
 };
-pub use node::{ClusterInfo, ClusterKit, Located, RebalanceReport};
+pub use node::{ClusterInfo, ClusterKit, Located, NodeMetrics, RebalanceReport};
 pub use options::{Options, Profile, Settings};

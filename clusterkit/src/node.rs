@@ -4,6 +4,7 @@
 //! it starts is in `start.rs`, what keeps it running in `lead.rs`, `pulse.rs` and `feed.rs`.
 
 use std::fmt;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -93,6 +94,19 @@ pub struct ClusterInfo {
     pub partition_count: u32,
     /// The wanted number of copies.
     pub replication_factor: u32,
+}
+
+/// Figures about one node since it started.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct NodeMetrics {
+    /// The log on this node.
+    pub log: ControlStats,
+    /// The hooks of this node.
+    pub hooks: HookFigures,
+    /// Placements of this node that were replaced by the systematic layout, because the search
+    /// gave up or its certificate did not hold.
+    pub placement_fallbacks: u64,
 }
 
 /// What a rebalance does, or would do.
@@ -252,16 +266,14 @@ impl ClusterKit {
         self.view().state.health().clone()
     }
 
-    /// Returns figures about the log on this node.
+    /// Returns figures about this node since it started.
     #[must_use]
-    pub fn metrics(&self) -> ControlStats {
-        self.inner.member_control().stats()
-    }
-
-    /// Returns figures about the hooks on this node.
-    #[must_use]
-    pub fn hook_figures(&self) -> HookFigures {
-        self.inner.hook_counters.figures()
+    pub fn metrics(&self) -> NodeMetrics {
+        NodeMetrics {
+            log: self.inner.member_control().stats(),
+            hooks: self.inner.hook_counters.figures(),
+            placement_fallbacks: self.inner.fallbacks.load(Ordering::Relaxed),
+        }
     }
 
     /// Tells whether this node is an active member, a leader is known, and every partition has a

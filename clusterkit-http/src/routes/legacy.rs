@@ -81,7 +81,8 @@ impl ClusterApi {
         let view = control.as_ref().map(|control| control.view());
         let stats = control.as_ref().map(|control| control.stats());
         if !accepts(request, "application/json") {
-            return super::metrics::render(self, &info, view.as_deref(), stats.as_ref());
+            let figures = self.backend.figures();
+            return super::metrics::render(self, &info, &figures, view.as_deref(), stats.as_ref());
         }
         Response::json(
             200,

@@ -9,7 +9,7 @@ use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::registry::Registry;
 
 use super::ClusterApi;
-use crate::backend::NodeInfo;
+use crate::backend::{Figure, NodeInfo};
 use crate::server::Response;
 
 const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -25,6 +25,7 @@ const STATUSES: [NodeStatus; 4] = [
 pub(super) fn render(
     api: &ClusterApi,
     info: &NodeInfo,
+    figures: &[Figure],
     view: Option<&View>,
     stats: Option<&ControlStats>,
 ) -> Response {
@@ -56,6 +57,9 @@ pub(super) fn render(
         "When the state last changed here or the leader was heard from, since 1970",
         info.last_sync.value(),
     );
+    for figure in figures {
+        registry.register(figure.name, figure.help, ConstCounter::new(figure.value));
+    }
     if let Some(stats) = stats {
         log_figures(&mut registry, stats);
     }

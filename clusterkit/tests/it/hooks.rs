@@ -211,7 +211,7 @@ async fn a_node_serves_nothing_that_its_hook_has_not_copied() {
             "{partition}"
         );
     }
-    let figures = cluster.nodes[1].hook_figures();
+    let figures = cluster.nodes[1].metrics().hooks;
     assert!(figures.failed >= 4 && figures.panicked >= 4, "{figures:?}");
 
     copies.works.store(true, Ordering::Relaxed);
@@ -255,10 +255,10 @@ async fn a_hook_that_hangs_does_not_keep_a_node_from_stopping() {
         .hooks_at_once(10)
         .hook_grace(Duration::from_millis(50));
     let node = ClusterKit::start(options).await.unwrap();
-    wait_until("hooks hang", || node.hook_figures().running == 10).await;
+    wait_until("hooks hang", || node.metrics().hooks.running == 10).await;
     // They hang in the way of nothing else.
     node.set_data("key", &b"value"[..]).await.unwrap();
     let stopped = tokio::time::timeout(Duration::from_secs(5), node.stop()).await;
     stopped.expect("the grace is 50 ms");
-    assert_eq!(node.hook_figures().running, 0);
+    assert_eq!(node.metrics().hooks.running, 0);
 }
