@@ -189,7 +189,8 @@ impl ClusterState {
         self.plan.as_deref()
     }
 
-    /// Tells whether a primary is, or was since the last plan, another one than was planned.
+    /// Tells whether primaries may be dealt better than the last plan could: since then one was
+    /// lost, could not take its place, or a member has caught up that may lead again.
     #[must_use]
     pub const fn roles_stale(&self) -> bool {
         self.roles_stale

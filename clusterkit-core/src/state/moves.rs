@@ -261,6 +261,8 @@ impl ClusterState {
                 .retain(|b| !(b.node == node && b.stage == Some(stage)));
             if partition.behind.len() != before {
                 change.published = true;
+                // It may lead again, which the last plan could not count on.
+                self.roles_stale = true;
                 let primary = partition.primary;
                 let what = what(
                     ChangeStage::Switched,

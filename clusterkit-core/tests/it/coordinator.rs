@@ -13,6 +13,7 @@ use clusterkit_core::detector::DetectorConfig;
 use clusterkit_core::event::{ChangeStage, EventKind};
 use clusterkit_core::id::{ClusterId, DiskId, Incarnation, LogIndex, NodeId, RaftId};
 use clusterkit_core::node::{NodeSpec, NodeStatus};
+use clusterkit_core::partition::Stage;
 use clusterkit_core::placement::MinimalMove;
 use clusterkit_core::state::ClusterState;
 use clusterkit_core::time::{Instant, UnixMillis};
@@ -146,6 +147,38 @@ impl World {
             },
         );
         raft_id
+    }
+
+    /// Lets a paused process go on: it hears what it was asked meanwhile.
+    fn resume(&mut self, node: RaftId) {
+        self.processes.get_mut(&node).unwrap().up = true;
+        let at = self.wall();
+        let (mut copied, mut released) = (Vec::new(), Vec::new());
+        for (id, partition) in self.state.partitions_by_id() {
+            let joining = partition.joining().iter().filter(|j| j.node == node);
+            copied.extend(joining.map(|joining| (id, joining.stage)));
+            let behind = partition.behind.iter().filter(|b| b.node == node);
+            copied.extend(behind.filter_map(|behind| Some((id, behind.stage?))));
+            if let Stage::Cleanup { id: stage, leaving } = &partition.stage
+                && leaving.contains(&node)
+            {
+                released.push((id, *stage));
+            }
+        }
+        self.copies += copied.len();
+        for command in [
+            Command::Synced {
+                node,
+                stages: copied,
+                at,
+            },
+            Command::Released {
+                node,
+                stages: released,
+            },
+        ] {
+            self.apply(&command).unwrap();
+        }
     }
 
     fn restart(&mut self, node: RaftId) {
@@ -402,7 +435,7 @@ proptest! {
         for node in all {
             if !world.processes[&node].up {
                 if node.0 % 2 == 0 {
-                    world.processes.get_mut(&node).unwrap().up = true;
+                    world.resume(node);
                 } else {
                     world.restart(node);
                 }

@@ -190,6 +190,17 @@ fn a_wanted_primary_that_cannot_lead_yet_does_not_hold_the_plan_open() {
 }
 
 #[test]
+fn a_member_that_catches_up_after_the_plan_gets_its_roles_back() {
+    let mut world = World::placed(2, 1, &[1, 2]);
+    world.down(&[1]);
+    world.plan(&[(0, &[2, 1])]);
+    assert!(!world.state.roles_stale(), "planned for as things stand");
+    world.up(&[1]);
+    world.sync(1);
+    assert!(world.state.roles_stale(), "and things have changed");
+}
+
+#[test]
 fn a_node_down_at_the_first_placement_still_gets_its_copy() {
     let mut world = World::formed(3, 1, 3);
     world.down(&[2]);
