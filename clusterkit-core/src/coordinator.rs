@@ -515,7 +515,7 @@ fn dismiss(state: &ClusterState, wall: UnixMillis, decision: &mut Decision) {
 
 /// Calls off moves whose copying node has died.
 fn revert(state: &ClusterState, wall: UnixMillis, decision: &mut Decision) {
-    let stages = migrating(state, |partition| {
+    let stages = migrating(state, |_, partition| {
         partition
             .joining()
             .iter()
@@ -526,14 +526,9 @@ fn revert(state: &ClusterState, wall: UnixMillis, decision: &mut Decision) {
     }
 }
 
-/// Switches moves whose copies are complete.
+/// Switches moves whose copies are complete, where that costs no copy.
 fn switch(state: &ClusterState, wall: UnixMillis, decision: &mut Decision) {
-    let stages = migrating(state, |partition| {
-        partition
-            .joining()
-            .iter()
-            .all(|joining| joining.synced && state.is_live(joining.node))
-    });
+    let stages = migrating(state, |id, _| state.can_switch(id));
     if !stages.is_empty() {
         decision.commands.push(Command::Switch { stages, at: wall });
     }
@@ -541,12 +536,12 @@ fn switch(state: &ClusterState, wall: UnixMillis, decision: &mut Decision) {
 
 fn migrating(
     state: &ClusterState,
-    test: impl Fn(&Partition) -> bool,
+    test: impl Fn(PartitionId, &Partition) -> bool,
 ) -> Vec<(PartitionId, StageId)> {
     let open = state
         .partitions_by_id()
         .filter_map(|(id, partition)| match &partition.stage {
-            Stage::Syncing(migration) if test(partition) => Some((id, migration.id)),
+            Stage::Syncing(migration) if test(id, partition) => Some((id, migration.id)),
             Stage::Syncing(_) | Stage::Stable | Stage::Cleanup { .. } => None,
         });
     open.take(BATCH).collect()
