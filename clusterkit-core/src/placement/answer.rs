@@ -79,28 +79,38 @@ pub(super) fn describe(problem: &Problem<'_>, targets: &Targets, placement: &mut
         .iter()
         .map(|row| u32::from(row.first() == Some(&NO_NODE)))
         .sum();
+    placement.stats.moves_bound = moves_bound(problem, targets);
+    placement.stats.primary_bound = primary_bound(problem, targets);
+}
+
+/// Returns how many copies the loads alone demand.
+fn moves_bound(problem: &Problem<'_>, targets: &Targets) -> u32 {
+    if problem.factor == 0 {
+        return 0;
+    }
     let mut kept = alloc::vec![0; problem.nodes()];
-    let mut led = alloc::vec![0; problem.nodes()];
     for &partition in &problem.free {
         for node in problem.held.members(partition as usize) {
             kept[usize::from(node)] += 1;
         }
     }
+    let replicas = problem.free.len() * problem.factor;
+    bound(&kept, &targets.floor, &targets.ceil, replicas)
+}
+
+/// Returns how many primary changes the shares alone demand.
+pub(super) fn primary_bound(problem: &Problem<'_>, targets: &Targets) -> u32 {
+    if !problem.may_lead.contains(&true) {
+        return 0;
+    }
+    let mut led = alloc::vec![0; problem.nodes()];
     for partition in 0..problem.partitions {
         if let Some(node) = problem.held.primary(partition) {
             led[usize::from(node)] += 1;
         }
     }
-    let replicas = problem.free.len() * problem.factor;
-    if problem.factor > 0 {
-        placement.stats.moves_bound = bound(&kept, &targets.floor, &targets.ceil, replicas);
-        placement.stats.primary_bound = bound(
-            &led,
-            &targets.lead_floor,
-            &targets.lead_ceil,
-            problem.partitions,
-        );
-    }
+    let (floor, ceil) = (&targets.lead_floor, &targets.lead_ceil);
+    bound(&led, floor, ceil, problem.partitions)
 }
 
 /// Returns how many of `total` units must move at least, given what every node has.

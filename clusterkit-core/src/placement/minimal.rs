@@ -5,7 +5,7 @@
 
 use alloc::vec::Vec;
 
-use super::answer::{all_rows, describe, present};
+use super::answer::{all_rows, describe, present, primary_bound};
 use super::certificate::certificate;
 use super::flow::{Budget, FlowStats, ReplicaFlow, Stuck};
 use super::input::{PlacementError, PlacementInput};
@@ -20,6 +20,13 @@ use super::{PlacementStrategy, stage, systematic};
 /// The least work limit, and what is added per replica wanted and per node.
 const WORK_LEAST: u64 = 1 << 26;
 const WORK_PER_UNIT: u64 = 1 << 12;
+
+/// The largest problem for which ties are tossed anew, in replicas, and how often.
+///
+/// Which of the placements with fewest moves allows the fewest primary changes is no flow; with
+/// many partitions ties even out, with few they matter and another attempt costs little.
+const SMALL: usize = 1_024;
+const ATTEMPTS: u32 = 12;
 
 /// Finds the placement that is balanced exactly and reached with the fewest copies.
 ///
@@ -49,9 +56,9 @@ impl PlacementStrategy for MinimalMove {
 
     fn place(&self, input: &PlacementInput) -> Result<Placement, PlacementError> {
         input.validate()?;
-        let problem = Problem::new(input);
+        let mut problem = Problem::new(input);
         let targets = targets(&problem);
-        let mut placement = match solve(&problem, &targets) {
+        let mut placement = match solve_repeatedly(&mut problem, &targets) {
             Ok(solution) => assemble(&problem, solution),
             Err(spent) => fall_back(&problem, &targets, spent),
         };
@@ -74,7 +81,47 @@ struct Solution {
     primaries: Primaries,
     certificate: Option<Certificate>,
     stats: FlowStats,
+    attempts: u32,
     work: u64,
+}
+
+impl Solution {
+    /// Returns what is to be small, once movement is: violations and changes of primaries.
+    fn lead_cost(&self, problem: &Problem<'_>) -> (u32, u32) {
+        let chosen = self.primaries.chosen.iter().enumerate();
+        let changed = chosen.filter(|&(partition, &node)| {
+            node != NO_NODE && problem.held.primary(partition) != Some(node)
+        });
+        let changes = u32::try_from(changed.count()).unwrap_or(u32::MAX);
+        (self.primaries.violation, changes)
+    }
+}
+
+/// Solves, in small clusters several times, and takes what changes the fewest primaries.
+fn solve_repeatedly(problem: &mut Problem<'_>, targets: &Targets) -> Result<Solution, u64> {
+    let mut best = solve(problem, targets)?;
+    if problem.partitions * problem.factor > SMALL {
+        return Ok(best);
+    }
+    let ideal = (0, primary_bound(problem, targets));
+    let mut cost = best.lead_cost(problem);
+    for attempt in 1..=ATTEMPTS {
+        if cost <= ideal || cost.1 == 0 {
+            break;
+        }
+        best.attempts = attempt;
+        problem.toss_again(attempt.into());
+        if let Ok(other) = solve(problem, targets) {
+            let other_cost = other.lead_cost(problem);
+            let work = best.work + other.work;
+            if other_cost < cost {
+                (best, cost) = (other, other_cost);
+            }
+            best.attempts = attempt;
+            best.work = work;
+        }
+    }
+    Ok(best)
 }
 
 fn solve(problem: &Problem<'_>, targets: &Targets) -> Result<Solution, u64> {
@@ -102,6 +149,7 @@ fn solve(problem: &Problem<'_>, targets: &Targets) -> Result<Solution, u64> {
             rows,
             primaries,
             stats,
+            attempts: 0,
             work: 0,
         })
     };
@@ -124,6 +172,7 @@ fn assemble(problem: &Problem<'_>, solution: Solution) -> Placement {
         rounds: solution.stats.rounds,
         paths: solution.stats.paths,
         longest: solution.stats.longest,
+        attempts: solution.attempts,
         primary_rounds: solution.primaries.rounds,
         work: solution.work,
         ..PlacementStats::default()

@@ -118,7 +118,8 @@ pub struct Certificate {
 pub struct PlacementStats {
     /// The fewest moves that anything could need, by counting alone (a lower bound).
     pub moves_bound: u32,
-    /// The fewest primary changes that anything could need, by counting alone (a lower bound).
+    /// The fewest primary changes that anything could need, by counting alone (a lower bound where
+    /// every node can lead its share).
     pub primary_bound: u32,
     /// Primaries above or below their share because frozen rows or limits leave no choice.
     pub primary_violation: u32,
@@ -130,6 +131,8 @@ pub struct PlacementStats {
     pub paths: u32,
     /// The longest distance of a path, in copies.
     pub longest: u32,
+    /// How often ties were tossed anew for fewer primary changes, in small clusters.
+    pub attempts: u32,
     /// Rounds of the exact search for primaries.
     pub primary_rounds: u32,
     /// Steps taken, as counted against the work limit.

@@ -22,8 +22,9 @@ pub(super) struct Problem<'a> {
     pub(super) rank: Vec<u16>,
     pub(super) weight: Vec<u32>,
     pub(super) may_lead: Vec<bool>,
-    /// A stable random-like key of every rank's id.
+    /// A stable random-like key of every rank's id, and the salt mixed into it.
     pub(super) key: Vec<u64>,
+    salt: u64,
     /// The zone of every rank. Invariant: below `zones`, and every zone has a node.
     pub(super) zone: Vec<u16>,
     pub(super) zones: usize,
@@ -74,9 +75,8 @@ impl<'a> Problem<'a> {
         Self {
             weight: nodes().map(|node| node.weight).collect(),
             may_lead: nodes().map(|node| node.may_lead).collect(),
-            key: nodes()
-                .map(|node| mix(node_key(node.id.as_str()), input.policy.salt))
-                .collect(),
+            key: keys(input, &position, input.policy.salt),
+            salt: input.policy.salt,
             factor: position.len().min(input.replication_factor as usize),
             input,
             rank,
@@ -98,7 +98,13 @@ impl<'a> Problem<'a> {
 
     /// Returns an arbitrary but reproducible number for `a` and `b`.
     pub(super) fn toss(&self, a: u64, b: u64) -> u64 {
-        mix(a ^ self.input.policy.salt, b)
+        mix(a ^ self.salt, b)
+    }
+
+    /// Lets all ties fall anew, in a reproducible way.
+    pub(super) fn toss_again(&mut self, attempt: u64) {
+        self.salt = mix(self.input.policy.salt, attempt);
+        self.key = keys(self.input, &self.position, self.salt);
     }
 
     /// Returns the frozen primary of `partition` as a position, when the partition is frozen and
@@ -108,6 +114,14 @@ impl<'a> Problem<'a> {
         let node = self.input.nodes.get(usize::from(primary))?;
         (self.input.is_frozen(partition) && node.standing != Standing::Excluded).then_some(primary)
     }
+}
+
+fn keys(input: &PlacementInput, position: &[u16], salt: u64) -> Vec<u64> {
+    let id = |&at: &u16| input.nodes[usize::from(at)].id.as_str();
+    position
+        .iter()
+        .map(|at| mix(node_key(id(at)), salt))
+        .collect()
 }
 
 /// Returns all positions in the order of the ids.
