@@ -32,11 +32,11 @@ pub(crate) struct ClusterTestArgs {
     /// Decides which node is hit and what is written (default: from the clock; always printed).
     #[arg(long)]
     seed: Option<u64>,
-    /// How many nodes, where the scenario leaves it open.
-    #[arg(long)]
-    nodes: Option<usize>,
+    /// How many nodes, where the scenario leaves it open; never fewer than it needs.
+    #[arg(long, value_parser = clap::value_parser!(u8).range(1..=32))]
+    nodes: Option<u8>,
     /// Run every scenario this often, each time with the next seed.
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
     repeat: u64,
     /// Where the nodes keep records.
     #[arg(long, value_enum, default_value = "redb")]
@@ -138,7 +138,7 @@ async fn run_one(
 ) -> anyhow::Result<Outcome> {
     let watch = Stopwatch::start();
     let wait = ui::spinner(format!("{} (seed {seed})", scenario.name()));
-    let nodes = args.nodes.unwrap_or_default();
+    let nodes = args.nodes.map_or(0, usize::from);
     let mut test = Test::new(binary, args.store, scenario, seed, nodes, wait.clone())?;
     let ended = test.run().await;
     wait.finish_and_clear();
