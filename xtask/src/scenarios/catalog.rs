@@ -43,6 +43,9 @@ pub(super) enum Scenario {
     WipeOneDisk,
     RejoinOtherAddress,
     Drain,
+    KillTwo,
+    KillWhileMoving,
+    Leave,
 }
 
 impl Scenario {
@@ -69,6 +72,9 @@ impl Scenario {
             Self::WipeOneDisk => "kill -9 of a node, its disk is lost, it comes back empty",
             Self::RejoinOtherAddress => "kill -9 of a node, restart on its disk with other ports",
             Self::Drain => "a node is drained under load and then stopped",
+            Self::KillTwo => "kill -9 of two of five nodes at once, restart of both",
+            Self::KillWhileMoving => "kill -9 of a node while a new one takes its share, restart",
+            Self::Leave => "SIGTERM of a node under load: it hands over, leaves and ends",
         }
     }
 
@@ -78,7 +84,8 @@ impl Scenario {
             Self::Form1 => (1, 1),
             Self::Form5 => (5, 5),
             Self::JoinOneByOne | Self::JoinAllAtOnce => (4, 2),
-            Self::Drain => (4, 4),
+            Self::KillTwo => (5, 5),
+            Self::Drain | Self::KillWhileMoving | Self::Leave => (4, 4),
             Self::Form3
             | Self::KillFollower
             | Self::KillLeader
@@ -174,19 +181,24 @@ impl Test {
             Scenario::WipeOneDisk => self.wipe_one_disk().await?,
             Scenario::RejoinOtherAddress => self.rejoin_other_address().await?,
             Scenario::Drain => self.drain().await?,
+            Scenario::KillTwo => self.kill_two().await?,
+            Scenario::KillWhileMoving => self.kill_while_moving().await?,
+            Scenario::Leave => self.leave().await?,
         }
         self.settle().await
     }
 
-    /// Starts all nodes at once, each with the same list; the first of the list forms the cluster.
     async fn form(&mut self) -> anyhow::Result<()> {
-        let seeds: Vec<String> = self
-            .cluster
-            .members()
-            .map(|member| member.address())
-            .collect();
-        for id in self.ids.clone() {
-            self.cluster.start(&id, &seeds)?;
+        self.form_of(&self.ids.clone()).await
+    }
+
+    /// Starts `ids` at once, each with the same list; the first of the list forms the cluster.
+    async fn form_of(&mut self, ids: &[String]) -> anyhow::Result<()> {
+        let members = ids.iter().map(|id| self.cluster.member(id));
+        let seeds = members.map(|member| Ok(member?.address()));
+        let seeds: Vec<String> = seeds.collect::<anyhow::Result<_>>()?;
+        for id in ids {
+            self.cluster.start(id, &seeds)?;
         }
         self.healed("the cluster to form").await?;
         self.write().await
@@ -292,6 +304,62 @@ impl Test {
             .await?;
         self.more_writes().await?;
         self.cluster.stop(&victim, Duration::from_secs(10)).await
+    }
+
+    async fn kill_two(&mut self) -> anyhow::Result<()> {
+        self.form().await?;
+        let first = self.any()?;
+        let others: Vec<String> = self
+            .ids
+            .iter()
+            .filter(|id| **id != first)
+            .cloned()
+            .collect();
+        let second = self.random.pick(&others).context("no second node")?.clone();
+        self.cluster.kill(&first)?;
+        self.cluster.kill(&second)?;
+        self.failed_over(&first).await?;
+        self.failed_over(&second).await?;
+        self.more_writes().await?;
+        self.cluster.restart(&first)?;
+        self.cluster.restart(&second)
+    }
+
+    async fn kill_while_moving(&mut self) -> anyhow::Result<()> {
+        let (last, first) = self.ids.split_last().context("no node")?;
+        let (last, first) = (last.clone(), first.to_vec());
+        self.form_of(&first).await?;
+        let seeds = self.cluster.seeds();
+        self.cluster.start(&last, &seeds)?;
+        self.note("waiting for a move");
+        let look = async |cluster: &Cluster| {
+            let moving = cluster
+                .newest_view()
+                .await?
+                .partitions
+                .iter()
+                .any(|row| row.is_moving());
+            ensure!(moving, "nothing moves");
+            Ok(())
+        };
+        self.cluster
+            .wait_until("a move", FAILOVER_LIMIT, look)
+            .await?;
+        let victim = self.any()?;
+        self.kill_and_restart(&victim).await
+    }
+
+    async fn leave(&mut self) -> anyhow::Result<()> {
+        self.form().await?;
+        let victim = self.any()?;
+        self.note(&format!("{victim} leaves"));
+        self.cluster.stop(&victim, HEAL_LIMIT).await?;
+        let view = self.cluster.newest_view().await?;
+        ensure!(
+            !view.nodes.contains_key(&victim),
+            "{victim} has left and is still a member"
+        );
+        Ok(())
     }
 
     /// Starts the first node alone, and the writer.
