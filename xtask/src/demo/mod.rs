@@ -13,7 +13,7 @@ use clap::Args;
 use console::style;
 
 use crate::clock::human;
-use crate::harness::{Cluster, ProgramArgs, Store, View};
+use crate::harness::{Cluster, Manner, ProgramArgs, View};
 use crate::kv::Records;
 use crate::ui::{self, headline, say};
 use crate::{picture, runtime};
@@ -28,9 +28,8 @@ pub(crate) struct DemoArgs {
     /// Leave the cluster up at the end and print its URLs, until Ctrl-C.
     #[arg(long)]
     keep: bool,
-    /// Where the nodes keep records.
-    #[arg(long, value_enum, default_value = "redb")]
-    store: Store,
+    #[command(flatten)]
+    manner: Manner,
     #[command(flatten)]
     program: ProgramArgs,
 }
@@ -42,7 +41,7 @@ pub(crate) fn run(args: &DemoArgs) -> anyhow::Result<()> {
     let mut kept = false;
     let outcome = runtime::run(async {
         let mut demo = Demo {
-            cluster: Cluster::new(&binary, args.store)?,
+            cluster: Cluster::new(&binary, args.manner)?,
             input,
             records: None,
             rows: Vec::new(),

@@ -6,6 +6,7 @@
 //! written by `kv`.
 
 mod build;
+mod manner;
 mod observe;
 mod ports;
 mod process;
@@ -19,6 +20,7 @@ use clusterkit_http::client::HttpClient;
 use tempfile::TempDir;
 
 pub(crate) use build::ProgramArgs;
+pub(crate) use manner::{Manner, Store};
 #[cfg(test)]
 pub(crate) use observe::NodeRow;
 pub(crate) use observe::{PartitionRow, View};
@@ -33,24 +35,6 @@ const POLL_EVERY: Duration = Duration::from_millis(20);
 const POLL_LATER_EVERY: Duration = Duration::from_millis(100);
 /// How long a condition is expected within a moment.
 const POLL_CLOSELY: Duration = Duration::from_secs(2);
-
-/// Where the `kv` program keeps its records.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum Store {
-    /// In memory: a restarted process has lost its records.
-    Memory,
-    /// In a redb file in the data directory.
-    Redb,
-}
-
-impl Store {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Memory => "memory",
-            Self::Redb => "redb",
-        }
-    }
-}
 
 /// One member of a [`Cluster`], running or not.
 #[derive(Debug)]
@@ -90,7 +74,7 @@ impl Member {
 pub(crate) struct Cluster {
     binary: PathBuf,
     directory: Directory,
-    store: Store,
+    manner: Manner,
     members: BTreeMap<String, Member>,
     http: HttpClient,
 }
@@ -103,7 +87,7 @@ enum Directory {
 
 impl Cluster {
     /// Prepares a cluster of processes of `binary` in a new temporary directory.
-    pub(crate) fn new(binary: &Path, store: Store) -> anyhow::Result<Self> {
+    pub(crate) fn new(binary: &Path, manner: Manner) -> anyhow::Result<Self> {
         let directory = tempfile::Builder::new()
             .prefix("clusterkit-")
             .tempdir()
@@ -111,7 +95,7 @@ impl Cluster {
         Ok(Self {
             binary: binary.to_owned(),
             directory: Directory::Temporary(directory),
-            store,
+            manner,
             members: BTreeMap::new(),
             http: HttpClient::default(),
         })
@@ -157,7 +141,7 @@ impl Cluster {
     /// Starts the process of `id`, which joins through `seeds` (none: it forms a cluster).
     pub(crate) fn start(&mut self, id: &str, seeds: &[String]) -> anyhow::Result<()> {
         let binary = self.binary.clone();
-        let store = self.store.name();
+        let args = self.manner.args();
         let member = self.member_mut(id)?;
         if member.process.is_some() {
             bail!("{id} is already running");
@@ -172,12 +156,7 @@ impl Cluster {
         if !member.seeds.is_empty() {
             env.push(("JOIN_ADDR", member.seeds.join(",")));
         }
-        member.process = Some(Process::start(
-            &binary,
-            &["--store", store],
-            &env,
-            &member.log,
-        )?);
+        member.process = Some(Process::start(&binary, &args, &env, &member.log)?);
         member.paused = false;
         Ok(())
     }

@@ -21,7 +21,11 @@ fn cluster_of(script: &str) -> (TempDir, Cluster) {
             .unwrap()
             .success()
     );
-    let mut cluster = Cluster::new(&program, Store::Memory).unwrap();
+    let manner = Manner {
+        store: Store::Memory,
+        profile: manner::Profile::Lan,
+    };
+    let mut cluster = Cluster::new(&program, manner).unwrap();
     cluster.add("node-1").unwrap();
     (directory, cluster)
 }

@@ -13,7 +13,7 @@ use indicatif::ProgressBar;
 
 use super::audit;
 use super::writer::Writer;
-use crate::harness::{Cluster, Store};
+use crate::harness::{Cluster, Manner, Store};
 use crate::kv::Records;
 use crate::random::Random;
 use crate::verdict;
@@ -119,7 +119,7 @@ impl Test {
     /// Prepares a run; `nodes` of 0 means the scenario's own number.
     pub(super) fn new(
         binary: &Path,
-        store: Store,
+        mut manner: Manner,
         scenario: Scenario,
         seed: u64,
         nodes: usize,
@@ -132,9 +132,10 @@ impl Test {
             nodes.max(fewest)
         };
         // With every process gone, what was in memory is gone: nothing could be asserted.
-        let all_die = scenario == Scenario::KillAllRestartAll;
-        let store = if all_die { Store::Redb } else { store };
-        let mut cluster = Cluster::new(binary, store)?;
+        if scenario == Scenario::KillAllRestartAll {
+            manner.store = Store::Redb;
+        }
+        let mut cluster = Cluster::new(binary, manner)?;
         let ids: Vec<String> = (1..=count).map(|number| format!("node-{number}")).collect();
         for id in &ids {
             cluster.add(id)?;

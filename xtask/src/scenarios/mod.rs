@@ -16,7 +16,7 @@ use clap::{Args, ValueEnum};
 use console::style;
 
 use crate::clock::{Stopwatch, human, seed_of_now};
-use crate::harness::{ProgramArgs, Store};
+use crate::harness::{Manner, ProgramArgs};
 use crate::{runtime, ui};
 use catalog::{Scenario, Test};
 
@@ -38,9 +38,8 @@ pub(crate) struct ClusterTestArgs {
     /// Run every scenario this often, each time with the next seed.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
     repeat: u64,
-    /// Where the nodes keep records.
-    #[arg(long, value_enum, default_value = "redb")]
-    store: Store,
+    #[command(flatten)]
+    manner: Manner,
     #[command(flatten)]
     program: ProgramArgs,
     /// Stop at the first run that fails.
@@ -139,7 +138,7 @@ async fn run_one(
     let watch = Stopwatch::start();
     let wait = ui::spinner(format!("{} (seed {seed})", scenario.name()));
     let nodes = args.nodes.map_or(0, usize::from);
-    let mut test = Test::new(binary, args.store, scenario, seed, nodes, wait.clone())?;
+    let mut test = Test::new(binary, args.manner, scenario, seed, nodes, wait.clone())?;
     let ended = test.run().await;
     wait.finish_and_clear();
     let failure = ended.err().map(|error| Failure {
@@ -162,9 +161,7 @@ fn command(args: &ClusterTestArgs, scenario: Scenario, seed: u64) -> String {
     if let Some(nodes) = args.nodes {
         command.push_str(&format!(" --nodes {nodes}"));
     }
-    if args.store == Store::Memory {
-        command.push_str(" --store memory");
-    }
+    command.push_str(&args.manner.shown());
     command.push_str(&args.program.shown());
     command
 }
