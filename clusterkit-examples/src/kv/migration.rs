@@ -3,7 +3,7 @@
 //! A copy is complete because of two facts: the source is the primary, and before it reads its
 //! first page it waits until its own topology makes every later write go to the copying node too,
 //! and until the write under way has ended. Pages follow in key order; what the copying node holds
-//! and the source does not list, is deleted.
+//! and the source does not know, is deleted.
 
 use std::time::Duration;
 
@@ -169,13 +169,18 @@ impl Engine {
         let until = page.entries.last().map(|entry| entry.key.clone());
         let until = until.filter(|_| page.more);
         let held = self.store.versions(partition, after, until.as_deref())?;
+        // What the source lists is the latest that was committed up to the barrier: whatever this
+        // copy holds beyond that was written by a primary that could not finish it.
         let listed = |key: &Bytes| {
             let found = page.entries.binary_search_by(|entry| entry.key.cmp(key));
-            found.is_ok()
+            found.ok().map(|at| page.entries[at].record.version)
+        };
+        let is_stray = |key: &Bytes, version: Version| {
+            version <= page.barrier && listed(key).is_none_or(|listed| version > listed)
         };
         let mut ops: Vec<WriteOp> = held
             .into_iter()
-            .filter(|(key, version)| *version <= page.barrier && !listed(key))
+            .filter(|(key, version)| is_stray(key, *version))
             .map(|(key, _)| WriteOp::Prune {
                 partition,
                 key,
