@@ -23,6 +23,7 @@ mod hashed;
 mod input;
 mod minimal;
 mod mix;
+mod order;
 mod outcome;
 #[allow(
     clippy::cast_possible_truncation,
@@ -43,6 +44,7 @@ pub use input::{
     PlacementInput, PlacementNode, PlacementPolicy, Standing, TOLERANCE_PERMILLE_MAX,
 };
 pub use minimal::MinimalMove;
+pub use order::{PlanStep, StepKind, plan_steps};
 pub use outcome::{
     Certificate, LEAD_CHANGE_COST, LEAD_VIOLATION_COST, Placement, PlacementFlags, PlacementStats,
     changes,

@@ -6,6 +6,7 @@ mod failover;
 mod golden;
 mod hashed;
 mod limits;
+mod order;
 mod properties;
 mod reference;
 mod relations;
