@@ -20,6 +20,9 @@ fn joined() -> (PlacementInput, Placement) {
     (input, placement)
 }
 
+/// A rule and a change of a row that breaks it.
+type Breach = (&'static str, fn(&mut Vec<u16>));
+
 fn with_row(rows: &Rows, partition: usize, change: impl Fn(&mut Vec<u16>)) -> Rows {
     let row = |(at, row): (usize, &[u16])| {
         let mut row = row.to_vec();
@@ -34,7 +37,7 @@ fn with_row(rows: &Rows, partition: usize, change: impl Fn(&mut Vec<u16>)) -> Ro
 #[test]
 fn broken_rows_are_refused() {
     let (input, placement) = joined();
-    let changes: [(&str, fn(&mut Vec<u16>)); 6] = [
+    let changes: [Breach; 6] = [
         ("a member does not exist", |row| row[1] = 99),
         ("a member is listed twice", |row| row[1] = row[0]),
         ("the number of replicas is wrong", |row| row.truncate(2)),
