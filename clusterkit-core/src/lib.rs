@@ -11,12 +11,14 @@
 
 extern crate alloc;
 
+pub mod adjust;
 pub mod command;
 pub mod config;
 pub mod control;
 pub mod coordinator;
 pub mod detector;
 pub mod event;
+pub mod explain;
 pub mod hash;
 pub mod id;
 pub mod node;

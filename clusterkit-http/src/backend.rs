@@ -7,15 +7,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use clusterkit_core::adjust::Adjustment;
 use clusterkit_core::command::Applied;
 use clusterkit_core::control::ControlPlane;
-use clusterkit_core::id::{ClusterId, NodeId, RaftId};
+use clusterkit_core::explain::PreviewId;
+use clusterkit_core::id::{ClusterId, NodeId, PartitionId, RaftId};
 use clusterkit_core::time::UnixMillis;
 use clusterkit_raft::transport::PeerHandler;
 
 use crate::api::Problem;
 use crate::api::compat::{JoinDocument, JoinReply};
-use crate::api::v1::RebalanceDocument;
+use crate::api::v1::{ExplainDocument, RebalanceDocument};
 
 /// Who this node is to its peers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -111,4 +113,22 @@ pub trait Backend: Send + Sync + 'static {
 
     /// Computes a placement and, unless `dry_run`, proposes it as the plan.
     async fn rebalance(&self, dry_run: bool) -> Result<RebalanceDocument, Problem>;
+
+    /// Computes the placement again and proposes it, if it is still the one called `id`; refused
+    /// with `stale_epoch` otherwise.
+    async fn apply_rebalance(&self, id: PreviewId) -> Result<RebalanceDocument, Problem>;
+
+    /// Says what `adjustment` would move, without carrying it out.
+    async fn preview(&self, adjustment: &Adjustment) -> Result<RebalanceDocument, Problem>;
+
+    /// Carries `adjustment` out; the cluster then moves what has to move by itself.
+    async fn adjust(&self, adjustment: &Adjustment) -> Result<Applied, Problem>;
+
+    /// Says why `partition` is where it is, why `node` holds what it holds, or both. The endpoint
+    /// has checked that there are such a partition and such a node.
+    async fn explain(
+        &self,
+        partition: Option<PartitionId>,
+        node: Option<&NodeId>,
+    ) -> Result<ExplainDocument, Problem>;
 }

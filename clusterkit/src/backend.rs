@@ -6,14 +6,15 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use async_trait::async_trait;
+use clusterkit_core::adjust::Adjustment;
 use clusterkit_core::command::{Applied, Rejected};
 use clusterkit_core::control::{ControlPlane, ProposeError};
-use clusterkit_core::coordinator::plan_request;
-use clusterkit_core::id::{NodeId, PartitionId, PlanId};
+use clusterkit_core::explain::{PlanRecord, PreviewId};
+use clusterkit_core::id::{NodeId, PartitionId};
 use clusterkit_core::node::NodeSpec;
-use clusterkit_core::state::ClusterState;
+use clusterkit_core::placement::Rows;
 use clusterkit_http::api::compat::{JoinDocument, JoinReply as JoinDone};
-use clusterkit_http::api::v1::{MoveDocument, RebalanceDocument};
+use clusterkit_http::api::v1::{ExplainDocument, MoveDocument, RebalanceDocument};
 use clusterkit_http::api::{Problem, ProblemCode};
 use clusterkit_http::backend::{Backend, Figure, Identity, NodeInfo};
 use clusterkit_raft::transport::PeerHandler;
@@ -22,6 +23,7 @@ use crate::address::HostPort;
 use crate::error::NodeError;
 use crate::inner::{Inner, Phase};
 use crate::messages::{JoinReply, JoinRequest, Refusal, Wanted};
+use crate::operate::{Explained, Rebalance, is_invalid};
 use crate::peer::Peers;
 
 /// This node, as the endpoints see it.
@@ -169,58 +171,66 @@ impl Backend for NodeBackend {
     }
 
     async fn rebalance(&self, dry_run: bool) -> Result<RebalanceDocument, Problem> {
-        let view = self.inner.view();
-        let basis = view.state.plan_basis();
-        let request = plan_request(&view.state, basis)
-            .ok_or_else(|| Problem::new(ProblemCode::NotReady, "no node takes data"))?;
-        let (request, placement) = self
-            .inner
-            .compute(request)
-            .await
-            .map_err(|error| problem(&error))?;
-        let mut document = RebalanceDocument::default();
-        document.dry_run = dry_run;
-        document.epoch = request.base;
-        document.copies = placement.moves as usize;
-        document.moves = moves(&view.state, &request.members, &placement);
-        if !dry_run {
-            let command = request.command(&placement, self.inner.clock.wall());
-            let applied = self.inner.member_control().propose(command).await;
-            let applied = applied.map_err(|error| problem(&NodeError::Propose(error)))?;
-            document.plan = (!document.moves.is_empty()).then_some(PlanId(applied.index.0));
-        }
-        Ok(document)
+        let done = self.inner.rebalance(dry_run).await;
+        Ok(document(done.map_err(|error| problem(&error))?, dry_run))
+    }
+
+    async fn apply_rebalance(&self, id: PreviewId) -> Result<RebalanceDocument, Problem> {
+        let done = self.inner.apply_rebalance(id).await;
+        Ok(document(done.map_err(|error| problem(&error))?, false))
+    }
+
+    async fn preview(&self, adjustment: &Adjustment) -> Result<RebalanceDocument, Problem> {
+        let done = self.inner.preview(adjustment).await;
+        Ok(document(done.map_err(|error| problem(&error))?, true))
+    }
+
+    async fn adjust(&self, adjustment: &Adjustment) -> Result<Applied, Problem> {
+        let applied = self.inner.adjust(adjustment).await;
+        applied.map_err(|error| problem(&error))
+    }
+
+    async fn explain(
+        &self,
+        partition: Option<PartitionId>,
+        node: Option<&NodeId>,
+    ) -> Result<ExplainDocument, Problem> {
+        let explained = self.inner.explain(partition, node).await;
+        let Explained { present, recorded } = explained.map_err(|error| problem(&error))?;
+        let node = node.cloned();
+        Ok(ExplainDocument::new(partition, node, present, recorded))
     }
 }
 
-/// Returns the partitions whose members or primary differ between `state` and `placement`.
-fn moves(
-    state: &ClusterState,
-    members: &[clusterkit_core::id::RaftId],
-    placement: &clusterkit_core::placement::Placement,
-) -> Vec<MoveDocument> {
-    let name = |id: clusterkit_core::id::RaftId| {
-        state
-            .node_record(id)
-            .map_or_else(|| id.to_string(), |node| node.id.to_string())
+/// Says what a rebalance did, or would do.
+fn document(done: Rebalance, dry_run: bool) -> RebalanceDocument {
+    let Rebalance { report, record } = done;
+    let moves = moves(&record);
+    let mut document = RebalanceDocument::new(report.preview);
+    document.dry_run = dry_run;
+    document.epoch = report.epoch;
+    document.id = report.id;
+    document.plan = report.plan;
+    document.moves = moves;
+    document
+}
+
+/// Returns the partitions whose members or primary the plan changes.
+fn moves(record: &PlanRecord) -> Vec<MoveDocument> {
+    let named = |rows: &Rows, at: usize| -> Vec<String> {
+        let known = |node: u16| record.input.nodes.get(usize::from(node));
+        let row = rows.members(at).filter_map(known);
+        row.map(|node| node.id.to_string()).collect()
     };
-    let mut moves = Vec::new();
-    for (i, partition) in state.partitions().iter().enumerate() {
-        let from: Vec<String> = partition.members().map(name).collect();
-        let row = placement
-            .rows
-            .row(i)
-            .iter()
-            .filter_map(|&at| members.get(usize::from(at)));
-        let to: Vec<String> = row.map(|&id| name(id)).collect();
-        let same = from.first() == to.first()
-            && from.len() == to.len()
-            && from.iter().all(|node| to.contains(node));
-        if !same {
-            moves.push(MoveDocument::new(PartitionId::from_index(i), from, to));
-        }
-    }
-    moves
+    let all = (0..record.placement.rows.len()).map(PartitionId::from_index);
+    let changed = all.filter(|&partition| record.changes(partition));
+    changed
+        .map(|partition| {
+            let from = named(&record.input.current, partition.index());
+            let to = named(&record.placement.rows, partition.index());
+            MoveDocument::new(partition, from, to)
+        })
+        .collect()
 }
 
 fn invalid(error: &clusterkit_core::config::ConfigError) -> Problem {
@@ -230,9 +240,12 @@ fn invalid(error: &clusterkit_core::config::ConfigError) -> Problem {
 fn problem(error: &NodeError) -> Problem {
     let code = match error {
         NodeError::UnknownNode { .. } => ProblemCode::UnknownNode,
-        NodeError::Placement { .. } => ProblemCode::Internal,
+        NodeError::Placement { .. } => ProblemCode::NotReady,
+        NodeError::Invalid(_) => ProblemCode::InvalidArgument,
+        NodeError::StalePreview { .. } => ProblemCode::StaleEpoch,
         NodeError::Timeout { .. } => ProblemCode::OutcomeUnknown,
         NodeError::Lookup(_) => ProblemCode::StaleRoute,
+        NodeError::Propose(error) if is_invalid(error) => ProblemCode::InvalidArgument,
         NodeError::Propose(error) => match error {
             ProposeError::Rejected(
                 Rejected::HoldsPartitions { .. } | Rejected::LastNode { .. },

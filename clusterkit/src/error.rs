@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use clusterkit_core::config::ConfigError;
 use clusterkit_core::control::ProposeError;
-use clusterkit_core::id::NodeId;
+use clusterkit_core::explain::PreviewId;
+use clusterkit_core::id::{Epoch, NodeId};
 use clusterkit_core::topology::LookupError;
 
 /// Why a node could not start. It is then no member, holds no port and no file.
@@ -125,6 +126,18 @@ pub enum NodeError {
     Placement {
         /// Why.
         reason: String,
+    },
+    /// A value is out of bounds. Retrying cannot help.
+    #[error(transparent)]
+    Invalid(ConfigError),
+    /// The topology changed since the preview, so that the plan is another one now. Nothing was
+    /// changed; preview again.
+    #[error("preview {id} does not hold any more, the topology is at epoch {current}")]
+    StalePreview {
+        /// The preview.
+        id: PreviewId,
+        /// The epoch this node knows.
+        current: Epoch,
     },
     /// It did not happen in time; it may still.
     #[error("{what} did not happen within {after:?}")]

@@ -44,7 +44,11 @@ async fn lead(inner: &Inner) {
         let mut commands = decision.commands;
         if let Some(request) = decision.plan {
             match inner.compute(request).await {
-                Ok((request, placement)) => commands.push(request.command(&placement, wall)),
+                Ok((request, placement)) => {
+                    let record = inner.record(&view.state, &request, placement);
+                    commands.push(request.command(&record.placement, wall));
+                    inner.plans.remember(record);
+                }
                 Err(error) => tracing::error!(%error, "no plan could be made"),
             }
         }

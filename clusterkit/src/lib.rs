@@ -32,6 +32,7 @@ mod join;
 mod lead;
 mod messages;
 mod node;
+mod operate;
 mod options;
 mod peer;
 mod pulse;
@@ -39,14 +40,16 @@ mod start;
 mod tasks;
 
 pub use clock::{Clock, SystemClock};
+pub use clusterkit_core::adjust::Adjustment;
 pub use clusterkit_core::config::{ClusterConfig, ConfigError};
 pub use clusterkit_core::control::{ControlStats, ProposeError};
 pub use clusterkit_core::event::{
     ChangeReason, ChangeStage, ClusterHealth, HealthStatus, LeaveReason, PlanTrigger, Role, Verdict,
 };
+pub use clusterkit_core::explain;
 pub use clusterkit_core::hash::HashAlgorithm;
 pub use clusterkit_core::id::{
-    ClusterId, Epoch, EventSeq, Incarnation, LogIndex, NodeId, PartitionId, StageId,
+    ClusterId, Epoch, EventSeq, Incarnation, LogIndex, NodeId, PartitionId, PlanId, StageId,
 };
 pub use clusterkit_core::node::{Drain, Node, NodeStatus};
 pub use clusterkit_core::placement;
@@ -59,5 +62,6 @@ pub use hooks::{
     HookResult, Hooks, NodeJoined, NodeLeft, NodeRejoined, PartitionChange, PartitionLost,
     RebalanceCompleted, RebalanceStarted, Subscriber,
 };
-pub use node::{ClusterInfo, ClusterKit, Located, NodeMetrics, RebalanceReport};
+pub use node::{ClusterInfo, ClusterKit, Located, NodeMetrics};
+pub use operate::{Explained, RebalanceReport};
 pub use options::{Options, Profile, Settings};

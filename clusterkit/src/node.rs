@@ -1,7 +1,8 @@
 //! The running embedded node: [`ClusterKit`].
 //!
 //! A thin handle: lookups read one snapshot, everything else is a command proposed to the log. How
-//! it starts is in `start.rs`, what keeps it running in `lead.rs`, `pulse.rs` and `feed.rs`.
+//! it starts is in `start.rs`, placement and settings in `operate.rs`, what keeps it running in
+//! `lead.rs`, `pulse.rs` and `feed.rs`.
 
 use std::fmt;
 use std::sync::atomic::Ordering;
@@ -10,7 +11,6 @@ use std::time::Duration;
 
 use clusterkit_core::command::{Applied, Command};
 use clusterkit_core::control::{ControlPlane, ControlStats, View};
-use clusterkit_core::coordinator::plan_request;
 use clusterkit_core::event::{ClusterHealth, LeaveReason};
 use clusterkit_core::id::{Epoch, Incarnation, NodeId, PartitionId};
 use clusterkit_core::node::{Node, NodeStatus};
@@ -107,20 +107,6 @@ pub struct NodeMetrics {
     /// Placements of this node that were replaced by the systematic layout, because the search
     /// gave up or its certificate did not hold.
     pub placement_fallbacks: u64,
-}
-
-/// What a rebalance does, or would do.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct RebalanceReport {
-    /// The epoch it was computed on.
-    pub epoch: Epoch,
-    /// How many replicas are copied.
-    pub moves: u32,
-    /// How many partitions change their primary.
-    pub primary_changes: u32,
-    /// Whether it was proposed and accepted.
-    pub applied: bool,
 }
 
 impl fmt::Debug for ClusterKit {
@@ -353,28 +339,6 @@ impl ClusterKit {
         Ok(self.inner.member_control().read_barrier().await?)
     }
 
-    /// Computes what a rebalance would do now, without doing it.
-    ///
-    /// # Errors
-    /// [`NodeError::Placement`] when no placement can be computed.
-    ///
-    /// # Cancel safety
-    /// Dropping the future changes nothing.
-    pub async fn preview_rebalance(&self) -> Result<RebalanceReport, NodeError> {
-        self.inner.rebalance(true).await
-    }
-
-    /// Rebalances now: computes a placement and proposes it as the plan.
-    ///
-    /// # Errors
-    /// [`NodeError`]; a plan refused because the topology changed meanwhile can be tried again.
-    ///
-    /// # Cancel safety
-    /// Dropping the future leaves the outcome unknown.
-    pub async fn rebalance(&self) -> Result<RebalanceReport, NodeError> {
-        self.inner.rebalance(false).await
-    }
-
     /// Moves the data of `node` away; it stays a member. [`undrain`](Self::undrain) cancels.
     ///
     /// # Errors
@@ -510,25 +474,6 @@ impl Inner {
             .filter(|p| p.primary.is_none())
             .count();
         (headless > 0).then(|| format!("{headless} partitions have no primary"))
-    }
-
-    pub(crate) async fn rebalance(&self, dry_run: bool) -> Result<RebalanceReport, NodeError> {
-        let view = self.view();
-        let basis = view.state.plan_basis();
-        let request = plan_request(&view.state, basis).ok_or_else(|| NodeError::Placement {
-            reason: String::from("no node takes data"),
-        })?;
-        let (request, placement) = self.compute(request).await?;
-        if !dry_run {
-            let command = request.command(&placement, self.clock.wall());
-            self.member_control().propose(command).await?;
-        }
-        Ok(RebalanceReport {
-            epoch: request.base,
-            moves: placement.moves,
-            primary_changes: placement.primary_changes,
-            applied: !dry_run,
-        })
     }
 
     pub(crate) async fn drain(

@@ -11,6 +11,7 @@
 mod check;
 mod clock;
 mod demo;
+mod draw;
 mod harness;
 mod kv;
 mod picture;
@@ -46,6 +47,8 @@ enum Task {
     ClusterTest(scenarios::ClusterTestArgs),
     /// Place scenarios of your own: JSON lines in, rows out.
     Place(place::PlaceArgs),
+    /// Draw the pictures of the documentation, or check that they are up to date.
+    Draw(draw::DrawArgs),
 }
 
 fn main() -> ExitCode {
@@ -55,6 +58,7 @@ fn main() -> ExitCode {
         Task::Demo(args) => demo::run(&args),
         Task::ClusterTest(args) => scenarios::run(&args),
         Task::Place(args) => place::run(&args),
+        Task::Draw(args) => draw::run(&args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

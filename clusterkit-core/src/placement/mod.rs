@@ -34,6 +34,7 @@ mod problem;
 mod rendezvous;
 mod ring;
 mod rows;
+mod shares;
 mod stage;
 mod systematic;
 mod targets;
@@ -52,6 +53,7 @@ pub use outcome::{
 pub use rendezvous::Rendezvous;
 pub use ring::Ring;
 pub use rows::{NO_NODE, Rows};
+pub use shares::{NodeShare, ShareBound, Shares, shares};
 pub use verify::{Verdict, VerifyError, verify};
 
 /// Decides which nodes hold and lead each partition.

@@ -140,6 +140,15 @@ impl ClusterState {
             node.zone = Arc::clone(zone);
         }
         node.weight = weight.unwrap_or(node.weight);
+        let others = || {
+            let mut others = self.nodes.values();
+            others.any(|other| other.raft_id != raft_id && other.takes_data())
+        };
+        if before.takes_data() && !node.takes_data() && !others() {
+            return Err(Rejected::LastNode {
+                id: before.id.clone(),
+            });
+        }
         if node != *before {
             change.published = true;
             self.nodes.insert(raft_id, Arc::new(node));

@@ -1,11 +1,15 @@
-//! The documents of `/v1` but the topology: nodes, custom data, operations, and the events of
-//! `events.rs`.
+//! The documents of `/v1` but the topology: nodes, custom data, operations, the events of
+//! `events.rs`, and what is about placement, of `placement.rs`.
 
 use clusterkit_core::command::Applied;
-use clusterkit_core::id::{Epoch, LogIndex, PartitionId, PlanId};
+use clusterkit_core::id::{Epoch, LogIndex};
 use serde::{Deserialize, Serialize};
 
 pub use super::events::{EventBody, EventDocument, EventsDocument, VerdictDocument};
+pub use super::placement::{
+    ConfigChangeDocument, ConfigDocument, ExplainDocument, ExplanationDocument, LimitDocument,
+    MoveDocument, NodeChangeDocument, PlacedDocument, ReasonDocument, RebalanceDocument,
+};
 use super::topology::MemberDocument;
 
 /// `GET /v1/nodes/{id}`.
@@ -46,46 +50,6 @@ impl From<&Applied> for ChangedDocument {
             success: true,
             index: applied.index,
             epoch: applied.epoch,
-        }
-    }
-}
-
-/// The answer to `POST /v1/rebalance`: what is, or with `dry_run` would be, moved.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[non_exhaustive]
-pub struct RebalanceDocument {
-    /// Whether nothing was changed.
-    pub dry_run: bool,
-    /// The epoch it was computed on.
-    pub epoch: Epoch,
-    /// The plan, none on a dry run or when there is nothing to do.
-    pub plan: Option<PlanId>,
-    /// The partitions whose members or primary change.
-    pub moves: Vec<MoveDocument>,
-    /// How many copies have to be made.
-    pub copies: usize,
-}
-
-/// One partition of a [`RebalanceDocument`].
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[non_exhaustive]
-pub struct MoveDocument {
-    /// The partition.
-    pub partition: PartitionId,
-    /// Its members now, the primary first.
-    pub from: Vec<String>,
-    /// Its members then, the primary first.
-    pub to: Vec<String>,
-}
-
-impl MoveDocument {
-    /// Says that `partition` goes from the members `from` to the members `to`.
-    #[must_use]
-    pub const fn new(partition: PartitionId, from: Vec<String>, to: Vec<String>) -> Self {
-        Self {
-            partition,
-            from,
-            to,
         }
     }
 }

@@ -1,5 +1,7 @@
-//! Changes people ask for: join, drain, remove, rebalance; and one node in detail.
+//! Changes people ask for: join, drain, remove; and one node in detail. Placement is in
+//! `placement.rs`.
 
+use clusterkit_core::adjust::Adjustment;
 use clusterkit_core::command::Applied;
 use clusterkit_core::id::NodeId;
 
@@ -74,6 +76,11 @@ impl ClusterApi {
         let on = request.method() == Method::Post;
         let leave = params::flag(request, "leave")?;
         self.known(id)?;
+        if on && params::flag(request, "dry_run")? {
+            return self
+                .adjust(request, &Adjustment::Drain { node: id.clone() })
+                .await;
+        }
         let applied = self.backend.drain(id, on, leave).await?;
         self.changed(&applied).await
     }
@@ -85,14 +92,7 @@ impl ClusterApi {
         self.changed(&applied).await
     }
 
-    pub(super) async fn rebalance(&self, request: &Request) -> Answer {
-        let dry_run = params::flag(request, "dry_run")?;
-        self.formed()?;
-        let document = self.backend.rebalance(dry_run).await?;
-        Ok(Response::json(200, &document))
-    }
-
-    fn known(&self, id: &NodeId) -> Result<(), Problem> {
+    pub(super) fn known(&self, id: &NodeId) -> Result<(), Problem> {
         let view = self.formed()?.view;
         let node = view.state.node_by_id(id.as_str());
         node.map(|_| ()).ok_or_else(|| unknown(id))

@@ -30,6 +30,8 @@ pub(super) enum Endpoint {
     Drain(NodeId),
     Remove(NodeId),
     Rebalance,
+    Explain,
+    Config,
     DataList,
     Data(String),
     Peer(RpcKind),
@@ -82,6 +84,8 @@ impl Endpoint {
             "/v1/watch" => Self::Watch,
             "/v1/events" => Self::Events,
             "/v1/rebalance" => Self::Rebalance,
+            "/v1/explain" => Self::Explain,
+            "/v1/config" => Self::Config,
             "/v1/data" => Self::DataList,
             _ => return Ok(None),
         };
@@ -104,8 +108,9 @@ impl Endpoint {
             | Self::ConsensusStats
             | Self::Topology
             | Self::Events
-            | Self::Node(_)
+            | Self::Explain
             | Self::DataList => READ,
+            Self::Node(_) | Self::Config => &[Method::Get, Method::Head, Method::Post],
             Self::Watch => &[Method::Get],
             Self::Join | Self::Remove(_) | Self::Rebalance | Self::Peer(_) => &[Method::Post],
             Self::Drain(_) => &[Method::Post, Method::Delete],

@@ -11,6 +11,7 @@ mod legacy;
 mod metrics;
 mod params;
 mod peer;
+mod placement;
 mod watch;
 
 use std::fmt;
@@ -178,10 +179,15 @@ impl ClusterApi {
             Endpoint::Topology => self.topology(request),
             Endpoint::Watch => self.watch(request).await,
             Endpoint::Events => self.events(request),
+            Endpoint::Node(id) if request.method() == Method::Post => {
+                self.change_node(request, &id).await
+            }
             Endpoint::Node(id) => self.node(&id),
             Endpoint::Drain(id) => self.drain(request, &id).await,
             Endpoint::Remove(id) => self.remove(request, &id).await,
             Endpoint::Rebalance => self.rebalance(request).await,
+            Endpoint::Explain => self.explain(request).await,
+            Endpoint::Config => self.config(request).await,
             Endpoint::DataList => self.data_list(request),
             Endpoint::Data(key) => self.data(request, key).await,
             Endpoint::Peer(kind) => self.peer(request, kind).await,

@@ -7,18 +7,22 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use clusterkit_core::adjust::{Adjustment, what_if};
 use clusterkit_core::command::{Applied, Command, Rejected};
 use clusterkit_core::config::ClusterConfig;
 use clusterkit_core::control::{ControlPlane, ControlStats, Leadership, ProposeError, View};
+use clusterkit_core::coordinator::plan_request;
 use clusterkit_core::event::{LeaveReason, PlanTrigger};
+use clusterkit_core::explain::{PlanRecord, PreviewId};
 use clusterkit_core::hash::{HashAlgorithm, HashConfig};
 use clusterkit_core::id::{ClusterId, DiskId, LogIndex, NodeId, PartitionId, RaftId};
 use clusterkit_core::node::NodeSpec;
+use clusterkit_core::placement::MinimalMove;
 use clusterkit_core::state::ClusterState;
 use clusterkit_core::time::UnixMillis;
 use clusterkit_core::topology::Topology;
 use clusterkit_http::api::compat::{JoinDocument, JoinReply};
-use clusterkit_http::api::v1::RebalanceDocument;
+use clusterkit_http::api::v1::{ExplainDocument, RebalanceDocument};
 use clusterkit_http::api::{Problem, ProblemCode};
 use clusterkit_http::backend::{Backend, Identity, NodeInfo};
 use clusterkit_http::routes::{ApiLimits, ClusterApi};
@@ -259,11 +263,56 @@ impl Backend for FakeNode {
     }
 
     async fn rebalance(&self, dry_run: bool) -> Result<RebalanceDocument, Problem> {
-        let mut document = RebalanceDocument::default();
+        let preview = record(&self.control.view().state).preview().unwrap();
+        let mut document = RebalanceDocument::new(preview);
         document.dry_run = dry_run;
-        document.epoch = self.control.view().topology.epoch();
         Ok(document)
     }
+
+    async fn apply_rebalance(&self, id: PreviewId) -> Result<RebalanceDocument, Problem> {
+        let document = self.rebalance(false).await?;
+        match document.id == Some(id) {
+            true => Ok(document),
+            false => Err(Problem::new(ProblemCode::StaleEpoch, "not that one")),
+        }
+    }
+
+    async fn preview(&self, adjustment: &Adjustment) -> Result<RebalanceDocument, Problem> {
+        let state = self.control.view().state.clone();
+        let command = adjustment.command(&state, NOW).unwrap();
+        let mut document =
+            RebalanceDocument::new(record(&what_if(&state, &command)?).preview().unwrap());
+        document.id = None;
+        document.dry_run = true;
+        Ok(document)
+    }
+
+    async fn adjust(&self, adjustment: &Adjustment) -> Result<Applied, Problem> {
+        let command = adjustment.command(&self.control.view().state, NOW).unwrap();
+        Ok(self.control.apply(&command)?)
+    }
+
+    async fn explain(
+        &self,
+        partition: Option<PartitionId>,
+        node: Option<&NodeId>,
+    ) -> Result<ExplainDocument, Problem> {
+        let present = record(&self.control.view().state).explain(partition, node);
+        let node = node.cloned();
+        Ok(ExplainDocument::new(
+            partition,
+            node,
+            present.unwrap(),
+            None,
+        ))
+    }
+}
+
+/// Computes a plan of `state`, and records it.
+fn record(state: &ClusterState) -> PlanRecord {
+    let request = plan_request(state, state.plan_basis()).unwrap();
+    let (placement, _) = request.compute(&MinimalMove::new()).unwrap();
+    PlanRecord::new(state, &request, placement, "minimal_move", NOW)
 }
 
 impl FakeNode {

@@ -6,15 +6,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use clusterkit_core::adjust::Adjustment;
 use clusterkit_core::command::{Applied, Command};
 use clusterkit_core::config::ClusterConfig;
 use clusterkit_core::control::ControlPlane;
-use clusterkit_core::id::{DiskId, NodeId, RaftId};
+use clusterkit_core::explain::PreviewId;
+use clusterkit_core::id::{DiskId, NodeId, PartitionId, RaftId};
 use clusterkit_core::node::NodeSpec;
 use clusterkit_core::time::UnixMillis;
 use clusterkit_http::Method;
 use clusterkit_http::api::compat::{ConsensusStatsDocument, JoinDocument, JoinReply};
-use clusterkit_http::api::v1::RebalanceDocument;
+use clusterkit_http::api::v1::{ExplainDocument, RebalanceDocument};
 use clusterkit_http::api::{Problem, ProblemCode, TopologyDocument};
 use clusterkit_http::backend::{Backend, Identity, NodeInfo};
 use clusterkit_http::client::{ClientLimits, HttpClient, HttpRequest};
@@ -82,6 +84,26 @@ impl Backend for Real {
     }
 
     async fn rebalance(&self, _dry_run: bool) -> Result<RebalanceDocument, Problem> {
+        unused()
+    }
+
+    async fn apply_rebalance(&self, _id: PreviewId) -> Result<RebalanceDocument, Problem> {
+        unused()
+    }
+
+    async fn preview(&self, _adjustment: &Adjustment) -> Result<RebalanceDocument, Problem> {
+        unused()
+    }
+
+    async fn adjust(&self, _adjustment: &Adjustment) -> Result<Applied, Problem> {
+        unused()
+    }
+
+    async fn explain(
+        &self,
+        _partition: Option<PartitionId>,
+        _node: Option<&NodeId>,
+    ) -> Result<ExplainDocument, Problem> {
         unused()
     }
 }

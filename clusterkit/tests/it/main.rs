@@ -6,6 +6,7 @@
     reason = "helpers of tests are tests; clippy exempts only the test functions themselves"
 )]
 
+mod adjust;
 mod cluster;
 mod hooks;
 mod refusals;

@@ -1,0 +1,89 @@
+//! [`Adjustment`]: what an operator changes about a running cluster, and what it would lead to.
+//!
+//! Names nodes as people do; becomes a [`Command`] against a state. Whether the command is allowed
+//! is decided where it is applied.
+
+use alloc::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::command::{Command, Rejected};
+use crate::id::{LogIndex, NodeId};
+use crate::state::ClusterState;
+use crate::time::UnixMillis;
+
+/// A change of a running cluster that leads to another placement.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum Adjustment {
+    /// Changes what the operator decides about a node. What is none stays as it is.
+    Node {
+        /// The node.
+        node: NodeId,
+        /// Its share of the data relative to other nodes; 0 empties it.
+        weight: Option<u32>,
+        /// Its failure domain, at most 256 bytes; empty for none.
+        zone: Option<Arc<str>>,
+    },
+    /// Changes what all nodes share. What is none stays as it is.
+    Config {
+        /// How many copies a partition should have, 1 to 7.
+        replication_factor: Option<u32>,
+        /// How long a node may stay down before its data is copied elsewhere, in milliseconds.
+        repair_delay_ms: Option<u64>,
+    },
+    /// Moves the data of a node away.
+    Drain {
+        /// The node.
+        node: NodeId,
+    },
+}
+
+impl Adjustment {
+    /// Returns the node it is about.
+    #[must_use]
+    pub const fn node(&self) -> Option<&NodeId> {
+        match self {
+            Self::Node { node, .. } | Self::Drain { node } => Some(node),
+            Self::Config { .. } => None,
+        }
+    }
+
+    /// Returns the command that carries it out, none when `state` has no such node.
+    #[must_use]
+    pub fn command(&self, state: &ClusterState, at: UnixMillis) -> Option<Command> {
+        let member = |node: &NodeId| Some(state.node_by_id(node.as_str())?.raft_id);
+        Some(match self {
+            Self::Node { node, weight, zone } => Command::UpdateNode {
+                node: member(node)?,
+                weight: *weight,
+                zone: zone.clone(),
+                at,
+            },
+            &Self::Config {
+                replication_factor,
+                repair_delay_ms,
+            } => Command::UpdateConfig {
+                replication_factor,
+                repair_delay_ms,
+                at,
+            },
+            Self::Drain { node } => Command::Drain {
+                node: member(node)?,
+                on: true,
+                leave: false,
+                at,
+            },
+        })
+    }
+}
+
+/// Returns what `state` would be after `command`, leaving it as it is.
+///
+/// # Errors
+/// [`Rejected`] as [`ClusterState::apply`] answers it.
+pub fn what_if(state: &ClusterState, command: &Command) -> Result<ClusterState, Rejected> {
+    let mut then = state.clone();
+    then.apply(LogIndex(state.applied().0 + 1), command)?;
+    Ok(then)
+}

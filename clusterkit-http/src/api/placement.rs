@@ -1,0 +1,300 @@
+//! The documents about placement: rebalance with its preview, explanations, runtime changes.
+//!
+//! Reasons, limits and loads are values of the core (`clusterkit_core::explain`), sent as they are
+//! with their text beside them.
+
+use clusterkit_core::config::ClusterConfig;
+use clusterkit_core::event::{PlanTrigger, Role};
+use clusterkit_core::explain::{
+    Explanation, Limit, NodeLoad, Outcome, Placed, Preview, PreviewId, PrimaryChange, Reason,
+    Transfer,
+};
+use clusterkit_core::id::{Epoch, NodeId, PartitionId, PlanId};
+use serde::{Deserialize, Serialize};
+
+use super::text::rfc3339;
+
+/// The answer to `POST /v1/rebalance`: what is, or with `dry_run` would be, moved.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct RebalanceDocument {
+    /// Whether nothing was changed.
+    pub dry_run: bool,
+    /// The epoch it was computed on.
+    pub epoch: Epoch,
+    /// What to name in `apply` to have exactly this done; none for a change that was only
+    /// previewed.
+    #[serde(default)]
+    pub id: Option<PreviewId>,
+    /// The plan, none on a dry run or when there is nothing to do.
+    pub plan: Option<PlanId>,
+    /// The partitions whose members or primary change.
+    pub moves: Vec<MoveDocument>,
+    /// How many copies have to be made.
+    pub copies: usize,
+    /// The fewest copies that any placement within the same bounds needs, proven; none without a
+    /// proof.
+    #[serde(default)]
+    pub minimum: Option<usize>,
+    /// Every copy to be made or given up.
+    #[serde(default)]
+    pub transfers: Vec<Transfer>,
+    /// Every primary that changes.
+    #[serde(default)]
+    pub primary_changes: Vec<PrimaryChange>,
+    /// What every node holds and leads, before and after, and what it should.
+    #[serde(default)]
+    pub nodes: Vec<NodeLoad>,
+    /// The limits that bind.
+    #[serde(default)]
+    pub limits: Vec<LimitDocument>,
+}
+
+impl RebalanceDocument {
+    /// Says what `preview` says; `moves`, `plan` and `dry_run` are left to be filled in.
+    #[must_use]
+    pub fn new(preview: Preview) -> Self {
+        Self {
+            epoch: preview.epoch,
+            id: Some(preview.id),
+            copies: preview.moves as usize,
+            minimum: preview.minimum.map(|minimum| minimum as usize),
+            transfers: preview.transfers,
+            primary_changes: preview.primary_changes,
+            nodes: preview.nodes,
+            limits: preview.limits.into_iter().map(Into::into).collect(),
+            ..Self::default()
+        }
+    }
+}
+
+/// One partition of a [`RebalanceDocument`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct MoveDocument {
+    /// The partition.
+    pub partition: PartitionId,
+    /// Its members now, the primary first.
+    pub from: Vec<String>,
+    /// Its members then, the primary first.
+    pub to: Vec<String>,
+}
+
+impl MoveDocument {
+    /// Says that `partition` goes from the members `from` to the members `to`.
+    #[must_use]
+    pub const fn new(partition: PartitionId, from: Vec<String>, to: Vec<String>) -> Self {
+        Self {
+            partition,
+            from,
+            to,
+        }
+    }
+}
+
+/// A limit that binds, with its text.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct LimitDocument {
+    /// The limit: `limit` names it, its values stand beside it.
+    #[serde(flatten)]
+    pub limit: Limit,
+    /// The same as a sentence.
+    pub text: String,
+}
+
+impl From<Limit> for LimitDocument {
+    fn from(limit: Limit) -> Self {
+        let text = limit.to_string();
+        Self { limit, text }
+    }
+}
+
+/// A reason, with its text.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct ReasonDocument {
+    /// The reason: `reason` names it, its values stand beside it.
+    #[serde(flatten)]
+    pub reason: Reason,
+    /// The same as a sentence.
+    pub text: String,
+}
+
+impl From<Reason> for ReasonDocument {
+    fn from(reason: Reason) -> Self {
+        let text = reason.to_string();
+        Self { reason, text }
+    }
+}
+
+/// `GET /v1/explain?partition=&node=&key=`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct ExplainDocument {
+    /// The partition asked about, or that of the key.
+    pub partition: Option<PartitionId>,
+    /// The node asked about.
+    pub node: Option<NodeId>,
+    /// Why things are as they are now, from a plan computed for the question.
+    pub present: ExplanationDocument,
+    /// Why things moved, from the last plan this node computed that concerned what was asked
+    /// about; none where it computed none that is still kept.
+    pub recorded: Option<ExplanationDocument>,
+    /// All reasons, one sentence a line.
+    pub text: String,
+}
+
+impl ExplainDocument {
+    /// Answers about `partition` and `node`.
+    #[must_use]
+    pub fn new(
+        partition: Option<PartitionId>,
+        node: Option<NodeId>,
+        present: Explanation,
+        recorded: Option<Explanation>,
+    ) -> Self {
+        let mut text = present.to_string();
+        if let Some(recorded) = &recorded {
+            text.push_str(&format!(
+                "\nThe last plan that concerned it was computed on epoch {}:\n{recorded}",
+                recorded.epoch
+            ));
+        }
+        Self {
+            partition,
+            node,
+            present: present.into(),
+            recorded: recorded.map(Into::into),
+            text,
+        }
+    }
+}
+
+/// The answer that one record gives.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct ExplanationDocument {
+    /// The epoch the plan was computed on.
+    pub epoch: Epoch,
+    /// When it was computed, RFC 3339.
+    pub at: String,
+    /// Why it was made.
+    pub trigger: PlanTrigger,
+    /// The node that caused it, where there is one.
+    pub trigger_node: Option<NodeId>,
+    /// How many copies the plan makes.
+    pub copies: usize,
+    /// The fewest that any placement within the same bounds needs, proven; none without a proof.
+    pub minimum: Option<usize>,
+    /// What holds for the cluster and the node asked about.
+    pub reasons: Vec<ReasonDocument>,
+    /// What holds for the partition asked about, one entry per node concerned.
+    pub placed: Vec<PlacedDocument>,
+}
+
+impl From<Explanation> for ExplanationDocument {
+    fn from(explanation: Explanation) -> Self {
+        Self {
+            epoch: explanation.epoch,
+            at: rfc3339(explanation.at),
+            trigger: explanation.trigger,
+            trigger_node: explanation.trigger_node,
+            copies: explanation.moves as usize,
+            minimum: explanation.minimum.map(|minimum| minimum as usize),
+            reasons: explanation.reasons.into_iter().map(Into::into).collect(),
+            placed: explanation.placed.into_iter().map(Into::into).collect(),
+        }
+    }
+}
+
+/// Why one node has, gets, loses or lacks one partition.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct PlacedDocument {
+    /// The partition.
+    pub partition: PartitionId,
+    /// The node.
+    pub node: NodeId,
+    /// `kept`, `added`, `dropped` or `absent`.
+    pub outcome: Outcome,
+    /// `primary`, `replica` or `none`, before the plan.
+    pub role_before: Role,
+    /// The same after it.
+    pub role_after: Role,
+    /// Why, the strongest reason first.
+    pub reasons: Vec<ReasonDocument>,
+}
+
+impl From<Placed> for PlacedDocument {
+    fn from(placed: Placed) -> Self {
+        Self {
+            partition: placed.partition,
+            node: placed.node,
+            outcome: placed.outcome,
+            role_before: placed.role_before,
+            role_after: placed.role_after,
+            reasons: placed.reasons.into_iter().map(Into::into).collect(),
+        }
+    }
+}
+
+/// `POST /v1/nodes/{id}`: what is left out stays as it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[non_exhaustive]
+pub struct NodeChangeDocument {
+    /// The share of the data relative to other nodes; 0 empties the node.
+    #[serde(default)]
+    pub weight: Option<u32>,
+    /// The failure domain, at most 256 bytes; empty for none.
+    #[serde(default)]
+    pub zone: Option<String>,
+}
+
+/// `POST /v1/config`: what is left out stays as it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[non_exhaustive]
+pub struct ConfigChangeDocument {
+    /// How many copies a partition should have, 1 to 7.
+    #[serde(default)]
+    pub replication_factor: Option<u32>,
+    /// How long a node may stay down before its data is copied elsewhere, in milliseconds.
+    #[serde(default)]
+    pub repair_delay_ms: Option<u64>,
+}
+
+/// `GET /v1/config`: what all nodes share.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct ConfigDocument {
+    /// The cluster's name.
+    pub cluster_name: String,
+    /// The number of partitions; fixed.
+    pub partition_count: u32,
+    /// How many copies a partition should have.
+    pub replication_factor: u32,
+    /// How long a node may stay down before its data is copied elsewhere, in milliseconds.
+    pub repair_delay_ms: u64,
+    /// How many partitions may move at once.
+    pub moves_in_flight: u32,
+    /// How many moves one node may take part in at once, as target.
+    pub moves_per_node: u32,
+    /// How many in-sync copies a partition should never fall below.
+    pub min_in_sync: u32,
+}
+
+impl From<&ClusterConfig> for ConfigDocument {
+    fn from(config: &ClusterConfig) -> Self {
+        Self {
+            cluster_name: config.name.clone(),
+            partition_count: config.partition_count,
+            replication_factor: config.replication_factor,
+            repair_delay_ms: config.repair_delay_ms,
+            moves_in_flight: config.moves_in_flight,
+            moves_per_node: config.moves_per_node,
+            min_in_sync: config.min_in_sync,
+        }
+    }
+}
