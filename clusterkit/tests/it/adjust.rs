@@ -166,8 +166,18 @@ async fn a_preview_is_applied_on_any_node_until_the_topology_changes() {
 async fn every_node_explains_what_it_sees_and_the_leader_why_it_moved() {
     let (mut cluster, _) = form(2, 12, 2).await;
     cluster.add("node-3", |options| options).await.unwrap();
-    cluster.settled().await;
     let three = cluster.nodes[2].node_id().clone();
+    wait_until("every node knows that node-3 has its share", || {
+        cluster.nodes.iter().all(|node| {
+            let topology = node.topology();
+            let held = topology.partitions().filter(|&p| {
+                let joining = topology.joining(p).count();
+                joining == 0 && topology.members(p).any(|node| node.id == three)
+            });
+            held.count() == 8 && is_settled(node, 3)
+        })
+    })
+    .await;
     let topology = cluster.nodes[0].topology();
     let moved = topology
         .partitions()
