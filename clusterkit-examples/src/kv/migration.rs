@@ -5,10 +5,12 @@
 //! and until the write under way has ended. Pages follow in key order; what the copying node holds
 //! and the source does not know, is deleted.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use clusterkit_core::id::{ClusterId, Epoch, PartitionId, RaftId};
+use clusterkit_core::topology::Topology;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::clock;
@@ -82,7 +84,7 @@ impl Engine {
         let after = self.patience.copy;
         let deadline = clock::deadline(after);
         loop {
-            let topology = self.topology().map_err(|_| CopyError::NotReady)?;
+            let topology = self.joined(deadline).await?;
             let known = topology.epoch();
             let reason = match rules::lead(&topology, partition) {
                 _ if !rules::reaches_me(&topology, partition) => return Ok(Copied::NotWanted),
@@ -113,6 +115,17 @@ impl Engine {
                 });
             }
             sleep(PAUSE).await;
+        }
+    }
+
+    /// Waits until this process is known to the cluster.
+    async fn joined(&self, deadline: Instant) -> Result<Arc<Topology>, CopyError> {
+        loop {
+            match self.topology() {
+                Ok(topology) => return Ok(topology),
+                Err(_) if clock::left(deadline).is_zero() => return Err(CopyError::NotReady),
+                Err(_) => sleep(PAUSE).await,
+            }
         }
     }
 
@@ -267,10 +280,12 @@ impl Engine {
 
     /// Deletes the copy of `partition`, unless this node counts for it again.
     pub(crate) async fn release(&self, partition: PartitionId) -> Result<bool, CopyError> {
+        let deadline = clock::deadline(self.patience.copy);
+        self.joined(deadline).await?;
         let cell = self.cell(partition).map_err(CopyError::Store)?;
         let mut order = cell.order.lock().await;
         let mut replica = cell.replica.lock().await;
-        let topology = self.topology().map_err(|_| CopyError::NotReady)?;
+        let topology = self.joined(deadline).await?;
         let counts = topology.this_node().is_some_and(|me| {
             let members = topology.members(partition);
             let mut all = members.chain(topology.joining(partition));
