@@ -5,6 +5,7 @@
 )]
 
 mod coordinator;
+mod explain;
 mod hashing;
 mod oracle;
 mod placement;

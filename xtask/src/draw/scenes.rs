@@ -246,7 +246,7 @@ fn flow(input: &PlacementInput, placement: &Placement) -> anyhow::Result<String>
         12,
         42,
         FAINT,
-        "a line is one replica; blue costs 0 (it was there), green costs 1 (a copy)",
+        "a line is one replica; blue costs 0 (it was there), green costs 1 (a copy), grey is given up",
     );
     let row_y = |at: usize| 80 + u32::try_from(at).unwrap_or(0) * 52;
     let node_y = |node: u16| 95 + u32::from(node) * 78;
@@ -260,7 +260,7 @@ fn flow(input: &PlacementInput, placement: &Placement) -> anyhow::Result<String>
         }
         for node in input.current.members(row) {
             if !placement.rows.contains(row, node) {
-                svg.arrow((170, row_y(at)), (420, node_y(node)), NONE, 2);
+                svg.arrow((170, row_y(at)), (420, node_y(node)), "#c0c7ce", 2);
             }
         }
         svg.text(24, row_y(at) + 4, INK, &format!("partition {row}: 2 out"));
