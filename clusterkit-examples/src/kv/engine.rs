@@ -126,36 +126,45 @@ impl Engine {
     }
 
     /// Returns the cell of `partition`, reading what the store holds of it the first time.
-    pub(crate) fn cell(&self, partition: PartitionId) -> Result<Arc<Cell>, StoreError> {
-        let mut cells = self.cells.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(cell) = cells.get(&partition) {
-            return Ok(Arc::clone(cell));
+    pub(crate) async fn cell(&self, partition: PartitionId) -> Result<Arc<Cell>, StoreError> {
+        if let Some(cell) = self.known_cell(partition) {
+            return Ok(cell);
         }
-        let summary = self.store.summary(partition)?;
-        let cell = Arc::new(Cell::new(partition, summary));
-        cells.insert(partition, Arc::clone(&cell));
-        Ok(cell)
+        // Nothing is written without a cell, so whoever comes first has read the truth.
+        let summary = self.store.summary(partition).await?;
+        let mut cells = self.cells.lock().unwrap_or_else(PoisonError::into_inner);
+        let cell = cells
+            .entry(partition)
+            .or_insert_with(|| Arc::new(Cell::new(partition, summary)));
+        Ok(Arc::clone(cell))
+    }
+
+    /// Returns the cell of `partition` if it was asked for before.
+    pub(crate) fn known_cell(&self, partition: PartitionId) -> Option<Arc<Cell>> {
+        let cells = self.cells.lock().unwrap_or_else(PoisonError::into_inner);
+        cells.get(&partition).cloned()
     }
 
     /// Returns the record of `key` if this node is the primary of its partition.
     pub(crate) async fn read(&self, key: &Bytes) -> Result<Option<Record>, Refused> {
         let partition = self.topology()?.partition(key);
-        let cell = self.cell(partition).map_err(Refused::Store)?;
+        let cell = self.cell(partition).await.map_err(Refused::Store)?;
         let lead = self.lead(partition)?;
         if !cell.is_recovered(lead.epoch) {
             // What was acknowledged is here, but what was read before may not be everywhere yet.
             let deadline = clock::deadline(self.patience.request);
             drop(self.hold(&cell, partition, deadline).await?);
         }
-        self.read_local(partition, key)
+        self.read_local(partition, key).await
     }
 
     /// Returns the record of `key` as this node holds it, whatever it is to the partition.
-    pub(crate) fn read_local(
+    pub(crate) async fn read_local(
         &self,
         partition: PartitionId,
-        key: &[u8],
+        key: &Bytes,
     ) -> Result<Option<Record>, Refused> {
-        self.store.get(partition, key).map_err(Refused::Store)
+        let found = self.store.get(partition, key.clone()).await;
+        found.map_err(Refused::Store)
     }
 }

@@ -160,7 +160,7 @@ impl Engine {
                 return Err(Interrupted::Source(String::from("an empty page")));
             }
             let more = page.more;
-            self.take_page(partition, after.as_deref(), page)
+            self.take_page(partition, after, page)
                 .await
                 .map_err(Interrupted::Store)?;
             if !more {
@@ -174,14 +174,14 @@ impl Engine {
     async fn take_page(
         &self,
         partition: PartitionId,
-        after: Option<&[u8]>,
+        after: Option<Bytes>,
         page: Page,
     ) -> Result<(), StoreError> {
-        let cell = self.cell(partition)?;
+        let cell = self.cell(partition).await?;
         let mut replica = cell.replica.lock().await;
         let until = page.entries.last().map(|entry| entry.key.clone());
         let until = until.filter(|_| page.more);
-        let held = self.store.versions(partition, after, until.as_deref())?;
+        let held = self.store.versions(partition, after, until).await?;
         // What the source lists is the latest that was committed up to the barrier: whatever this
         // copy holds beyond that was written by a primary that could not finish it.
         let listed = |key: &Bytes| {
@@ -215,7 +215,7 @@ impl Engine {
         from: RaftId,
         epoch: Epoch,
         at: Option<Epoch>,
-        after: Option<&[u8]>,
+        after: Option<Bytes>,
     ) -> Result<Page, NoPage> {
         let (at, barrier) = match at {
             Some(at) => {
@@ -234,7 +234,7 @@ impl Engine {
                 (at, Some(barrier))
             }
         };
-        let page = self.store.page(partition, after, PAGE_BYTES);
+        let page = self.store.page(partition, after, PAGE_BYTES).await;
         let (entries, more) = page.map_err(|error| NoPage::Refused(Refused::Store(error)))?;
         Ok(Page {
             epoch: at,
@@ -264,6 +264,7 @@ impl Engine {
         }
         let cell = self
             .cell(partition)
+            .await
             .map_err(|error| NoPage::Refused(Refused::Store(error)))?;
         let held = self.hold(&cell, partition, deadline).await;
         let (order, lead) = held.map_err(NoPage::Refused)?;
@@ -282,7 +283,7 @@ impl Engine {
     pub(crate) async fn release(&self, partition: PartitionId) -> Result<bool, CopyError> {
         let deadline = clock::deadline(self.patience.copy);
         self.joined(deadline).await?;
-        let cell = self.cell(partition).map_err(CopyError::Store)?;
+        let cell = self.cell(partition).await.map_err(CopyError::Store)?;
         let mut order = cell.order.lock().await;
         let mut replica = cell.replica.lock().await;
         let topology = self.joined(deadline).await?;

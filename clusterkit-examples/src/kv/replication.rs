@@ -78,7 +78,7 @@ impl Engine {
         deadline: Instant,
     ) -> Result<Receipt, Refused> {
         let partition = self.topology()?.partition(&key);
-        let cell = self.cell(partition).map_err(Refused::Store)?;
+        let cell = self.cell(partition).await.map_err(Refused::Store)?;
         let (mut order, mut lead) = self.hold(&cell, partition, deadline).await?;
         let version = order.last.next(lead.epoch);
         order.last = version;
@@ -356,7 +356,7 @@ impl Engine {
             let epoch = Epoch::default();
             return Err(Disobeyed::Stale { partition, epoch });
         }
-        let cell = self.cell(partition).map_err(Disobeyed::Store)?;
+        let cell = self.cell(partition).await.map_err(Disobeyed::Store)?;
         loop {
             {
                 // Decided under the lock: once a new primary has its answer, none of an earlier
@@ -419,14 +419,14 @@ impl Engine {
     ) -> bool {
         topology.is_primary(partition)
             && self
-                .cell(partition)
-                .is_ok_and(|cell| cell.wants_work(topology.partition_epoch(partition)))
+                .known_cell(partition)
+                .is_none_or(|cell| cell.wants_work(topology.partition_epoch(partition)))
     }
 
     /// Returns whether nothing is left to do.
     async fn take_over(&self, partition: PartitionId) -> bool {
         let deadline = clock::deadline(self.patience.request);
-        let Ok(cell) = self.cell(partition) else {
+        let Ok(cell) = self.cell(partition).await else {
             return false;
         };
         match self.hold(&cell, partition, deadline).await {

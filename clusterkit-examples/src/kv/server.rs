@@ -21,7 +21,7 @@ use super::migration::Copied;
 use super::peers::SERVICE;
 use super::service::KvService;
 use super::store::{FileStore, MemoryStore, Store};
-use super::tasks::Background;
+use super::tasks::{Background, blocking};
 
 /// The largest value unless told otherwise, in bytes (8 MiB).
 pub const VALUE_MAX_BYTES: usize = 8 << 20;
@@ -109,7 +109,11 @@ impl KvNode {
 
         let file = match &options.store {
             StoreKind::Memory => None,
-            StoreKind::Redb(directory) => Some(Arc::new(FileStore::open(directory)?)),
+            StoreKind::Redb(directory) => {
+                let directory = directory.clone();
+                let opened = blocking(move || FileStore::open(&directory)).await;
+                Some(Arc::new(opened.context("opening the store panicked")??))
+            }
         };
         let store: Arc<dyn Store> = match &file {
             Some(file) => file.clone(),
@@ -133,17 +137,15 @@ impl KvNode {
             Ok(cluster) => cluster,
             Err(error) => {
                 // The file must be free again for the next attempt.
-                if let Some(file) = &file {
-                    file.close();
-                }
+                close(file).await;
                 return Err(error.into());
             }
         };
         if let Some(file) = &file
-            && let Err(error) = claim(file, &cluster)
+            && let Err(error) = claim(file, &cluster).await
         {
             cluster.stop().await;
-            file.close();
+            close(Some(Arc::clone(file))).await;
             return Err(error);
         }
         seam.0.send_replace(Some(cluster.clone()));
@@ -194,9 +196,7 @@ impl KvNode {
         self.server.shutdown(DRAIN_REQUESTS).await;
         // The node's hooks hold the seam and the seam holds the node: without this neither ends.
         self.seam.0.send_replace(None);
-        if let Some(file) = self.file {
-            file.close();
-        }
+        close(self.file).await;
     }
 }
 
@@ -209,13 +209,22 @@ fn announced(listen: &str, port: u16) -> String {
     }
 }
 
-fn claim(file: &FileStore, cluster: &ClusterKit) -> anyhow::Result<()> {
+async fn close(file: Option<Arc<FileStore>>) {
+    if let Some(file) = file {
+        // A panic of it has been reported.
+        let _ = blocking(move || file.close()).await;
+    }
+}
+
+async fn claim(file: &Arc<FileStore>, cluster: &ClusterKit) -> anyhow::Result<()> {
     let topology = cluster.topology();
     let me = topology
         .this_node()
         .context("the topology of a member names it")?;
-    file.claim(&format!("{} {}", topology.cluster(), me.raft_id))?;
-    Ok(())
+    let owner = format!("{} {}", topology.cluster(), me.raft_id);
+    let file = Arc::clone(file);
+    let claimed = blocking(move || file.claim(&owner)).await;
+    Ok(claimed.context("claiming the store panicked")??)
 }
 
 /// The embedded node as a source of topologies, none before it has started.

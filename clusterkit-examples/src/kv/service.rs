@@ -124,7 +124,7 @@ impl KvService {
         let key = self.key_of(request)?;
         let raw = request.header("accept") == Some(RAW);
         if request.query().text("local").as_deref() == Some("1") {
-            return self.get_local(&key, raw);
+            return self.get_local(&key, raw).await;
         }
         let routed = self.routed(request, &key).await?;
         loop {
@@ -145,7 +145,7 @@ impl KvService {
         }
     }
 
-    fn get_local(&self, key: &Bytes, raw: bool) -> Result<Response, Box<Response>> {
+    async fn get_local(&self, key: &Bytes, raw: bool) -> Result<Response, Box<Response>> {
         let topology = self
             .engine
             .topology()
@@ -160,7 +160,7 @@ impl KvService {
         } else {
             "none"
         };
-        let record = self.engine.read_local(partition, key);
+        let record = self.engine.read_local(partition, key).await;
         let record = record.map_err(|error| self.refused(error))?;
         self.found(key, record, raw, Some(role))
     }
@@ -230,7 +230,7 @@ impl KvService {
             return Err(refuse(&Problem::invalid("partition", text, limit)));
         };
         let Some(epoch) = query.text("epoch") else {
-            return self.document(partition);
+            return self.document(partition).await;
         };
         let number = |name: &str, text: &str| -> Result<u64, Box<Response>> {
             let limit = "a whole number";
@@ -240,10 +240,10 @@ impl KvService {
         let epoch = Epoch(number("epoch", &epoch)?);
         let at = query.text("at").map(|at| number("at", &at)).transpose()?;
         let from = self.sender(request)?;
-        let after = query.bytes("after");
+        let after = query.bytes("after").map(Bytes::from);
         let page = self
             .engine
-            .page(partition, from, epoch, at.map(Epoch), after.as_deref());
+            .page(partition, from, epoch, at.map(Epoch), after);
         match page.await {
             Ok(page) => Ok(Response::binary(200, page.encode())),
             Err(NoPage::Refused(refused)) => Err(self.refused(refused)),
@@ -257,11 +257,12 @@ impl KvService {
     }
 
     /// The partition as earlier releases answered it: one document, text only.
-    fn document(&self, partition: PartitionId) -> Result<Response, Box<Response>> {
+    async fn document(&self, partition: PartitionId) -> Result<Response, Box<Response>> {
         let page = self
             .engine
             .store
             .page(partition, None, DOCUMENT_MAX_BYTES)
+            .await
             .map_err(|error| self.refused(Refused::Store(error)))?;
         let (entries, more) = page;
         if more {

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use clusterkit_core::id::{Epoch, PartitionId, RaftId};
 use clusterkit_http::client::{HttpClient, HttpRequest, HttpResponse};
 use clusterkit_http::server::{Handler, RunningServer, Server, ServerLimits};
+use futures_util::FutureExt;
 
 use super::engine::{Engine, Patience, Refused};
 use super::migration::Copied;
@@ -119,7 +120,9 @@ impl Cast {
 
     /// Returns the value of `key` in the copy of node `id`.
     fn held(&self, id: u64, key: &str) -> Option<String> {
-        let record = self.member(id).store.get(P, key.as_bytes()).unwrap()?;
+        let key = Bytes::copy_from_slice(key.as_bytes());
+        let got = self.member(id).store.get(P, key).now_or_never();
+        let record = got.unwrap().unwrap()?;
         Some(String::from_utf8(record.value?.to_vec()).unwrap())
     }
 
@@ -278,7 +281,13 @@ async fn a_new_primary_spreads_what_only_some_copies_hold_before_it_serves() {
     let (status, body) = cast.get(3, "/kv/get?key=half").await;
     assert_eq!((status, body.contains("of node 2")), (200, true), "{body}");
     assert_eq!(cast.set(3, "k", "newer").await.status(), 200);
-    let record = cast.member(2).store.get(P, b"k").unwrap().unwrap();
+    let record = cast
+        .member(2)
+        .store
+        .get(P, Bytes::from("k"))
+        .await
+        .unwrap()
+        .unwrap();
     assert_eq!(record.version, version(2, 1));
 }
 
@@ -333,7 +342,15 @@ async fn a_copy_made_under_load_misses_no_acknowledged_write() {
     };
     let (copied, ()) = tokio::join!(joining.copy(P), load);
     assert!(matches!(copied.unwrap(), Copied::All { records } if records >= 200));
-    let held = |cast: &Cast, id| cast.member(id).store.page(P, None, usize::MAX).unwrap().0;
+    let held = |cast: &Cast, id| {
+        cast.member(id)
+            .store
+            .page(P, None, usize::MAX)
+            .now_or_never()
+            .unwrap()
+            .unwrap()
+            .0
+    };
     assert_eq!(held(&cast, 4).len(), 400);
     assert_eq!(held(&cast, 4), held(&cast, 1));
 }
@@ -358,7 +375,15 @@ async fn a_copy_in_many_pages_drops_what_the_primary_does_not_know() {
     cast.show_all();
     let copied = cast.member(3).engine.copy(P).await.unwrap();
     assert_eq!(copied, Copied::All { records: 21 });
-    let held = |cast: &Cast, id| cast.member(id).store.page(P, None, usize::MAX).unwrap().0;
+    let held = |cast: &Cast, id| {
+        cast.member(id)
+            .store
+            .page(P, None, usize::MAX)
+            .now_or_never()
+            .unwrap()
+            .unwrap()
+            .0
+    };
     assert_eq!(held(&cast, 3), held(&cast, 1));
 
     // Released only when it counts no more.

@@ -1,7 +1,7 @@
 //! Records in one redb file, durable when a write resolves.
 //!
 //! One thread owns all writing and commits what has gathered meanwhile in one transaction: one
-//! fsync for many writers. Reads go to the database directly; its cache makes them short.
+//! fsync for many writers. Reads run on threads that may block: they wait for a commit's fsync.
 
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -13,12 +13,13 @@ use std::thread;
 use bytes::Bytes;
 use clusterkit_core::id::{Epoch, PartitionId};
 use futures_util::FutureExt;
-use futures_util::future::{BoxFuture, ready};
+use futures_util::future::ready;
 use redb::{Database, ReadableDatabase, ReadableTable, Table, TableDefinition};
 use tokio::sync::oneshot;
 
-use super::{Store, StoreError, Summary, Totals, WriteOp, wins};
+use super::{Store, StoreError, Stored, Summary, Totals, WriteOp, wins};
 use crate::kv::record::{Entry, Record, Version};
+use crate::kv::tasks::blocking;
 
 /// The name of the file within the data directory.
 pub(crate) const FILE_NAME: &str = "kv.redb";
@@ -96,7 +97,7 @@ impl FileStore {
     /// # Errors
     /// [`StoreError::Failed`] when the disk fails.
     pub(crate) fn claim(&self, owner: &str) -> Result<(), StoreError> {
-        let other = self.read(|database| {
+        let other = self.shared.with(|database| {
             let transaction = database.begin_write()?;
             let mut meta = transaction.open_table(META)?;
             let before = meta.get(OWNER)?.map(|found| found.value().to_owned());
@@ -118,13 +119,6 @@ impl FileStore {
             tracing::info!(%path, before, "the records of an earlier membership are forgotten");
         }
         Ok(())
-    }
-
-    fn read<T>(
-        &self,
-        work: impl FnOnce(&Database) -> Result<T, redb::Error>,
-    ) -> Result<T, StoreError> {
-        self.shared.with(work)
     }
 }
 
@@ -381,7 +375,7 @@ fn decode(sealed: &[u8]) -> Option<Record> {
     Some(Record { version, value })
 }
 
-impl FileStore {
+impl Shared {
     /// Hands `visit` every record of `partition` after `after` in key order until it says stop.
     fn walk(
         &self,
@@ -389,7 +383,7 @@ impl FileStore {
         after: Option<&[u8]>,
         mut visit: impl FnMut(&[u8], &[u8]) -> bool,
     ) -> Result<(), StoreError> {
-        self.read(|database| {
+        self.with(|database| {
             let records = database.begin_read()?.open_table(RECORDS)?;
             let from = (partition.0, after.unwrap_or_default());
             for item in records.range(from..)? {
@@ -408,18 +402,16 @@ impl FileStore {
 
     fn damaged(&self, partition: PartitionId, key: &[u8]) -> StoreError {
         StoreError::Failed {
-            path: self.shared.path.clone(),
+            path: self.path.clone(),
             reason: format!(
                 "the record of `{}` in partition {partition} is damaged",
                 String::from_utf8_lossy(key)
             ),
         }
     }
-}
 
-impl Store for FileStore {
-    fn get(&self, partition: PartitionId, key: &[u8]) -> Result<Option<Record>, StoreError> {
-        let sealed = self.read(|database| {
+    fn find(&self, partition: PartitionId, key: &[u8]) -> Result<Option<Record>, StoreError> {
+        let sealed = self.with(|database| {
             let records = database.begin_read()?.open_table(RECORDS)?;
             let found = records.get((partition.0, key))?;
             Ok(found.map(|found| decode(found.value())))
@@ -431,7 +423,7 @@ impl Store for FileStore {
         }
     }
 
-    fn page(
+    fn list(
         &self,
         partition: PartitionId,
         after: Option<&[u8]>,
@@ -461,7 +453,7 @@ impl Store for FileStore {
         )
     }
 
-    fn versions(
+    fn list_versions(
         &self,
         partition: PartitionId,
         after: Option<&[u8]>,
@@ -479,8 +471,8 @@ impl Store for FileStore {
         Ok(found)
     }
 
-    fn summary(&self, partition: PartitionId) -> Result<Summary, StoreError> {
-        let settled = self.read(|database| {
+    fn sum_up(&self, partition: PartitionId) -> Result<Summary, StoreError> {
+        let settled = self.with(|database| {
             let settled = database.begin_read()?.open_table(SETTLED)?;
             let found = settled.get(partition.0)?.map(|found| found.value());
             Ok(found.map_or_else(Version::default, |(epoch, seq)| Version {
@@ -508,12 +500,53 @@ impl Store for FileStore {
         summary.unsettled.sort_by_key(|entry| entry.record.version);
         Ok(summary)
     }
+}
+
+impl FileStore {
+    /// Runs `work` where it may wait for the disk.
+    fn read<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Shared) -> Result<T, StoreError> + Send + 'static,
+    ) -> Stored<T> {
+        let shared = Arc::clone(&self.shared);
+        let closed = shared.closed();
+        let read = blocking(move || work(&shared));
+        async move { read.await.unwrap_or(Err(closed)) }.boxed()
+    }
+}
+
+impl Store for FileStore {
+    fn get(&self, partition: PartitionId, key: Bytes) -> Stored<Option<Record>> {
+        self.read(move |shared| shared.find(partition, &key))
+    }
+
+    fn page(
+        &self,
+        partition: PartitionId,
+        after: Option<Bytes>,
+        max_bytes: usize,
+    ) -> Stored<(Vec<Entry>, bool)> {
+        self.read(move |shared| shared.list(partition, after.as_deref(), max_bytes))
+    }
+
+    fn versions(
+        &self,
+        partition: PartitionId,
+        after: Option<Bytes>,
+        until: Option<Bytes>,
+    ) -> Stored<Vec<(Bytes, Version)>> {
+        self.read(move |shared| shared.list_versions(partition, after.as_deref(), until.as_deref()))
+    }
+
+    fn summary(&self, partition: PartitionId) -> Stored<Summary> {
+        self.read(move |shared| shared.sum_up(partition))
+    }
 
     fn totals(&self) -> Totals {
         *lock(&self.shared.totals)
     }
 
-    fn write(&self, ops: Vec<WriteOp>) -> BoxFuture<'static, Result<(), StoreError>> {
+    fn write(&self, ops: Vec<WriteOp>) -> Stored<()> {
         let (answer, answered) = oneshot::channel();
         let closed = self.shared.closed();
         let queue = lock(&self.queue);

@@ -7,9 +7,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use clusterkit_core::id::PartitionId;
 use futures_util::FutureExt;
-use futures_util::future::{BoxFuture, ready};
+use futures_util::future::ready;
 
-use super::{Store, StoreError, Summary, Totals, WriteOp, wins};
+use super::{Store, Stored, Summary, Totals, WriteOp, wins};
 use crate::kv::record::{Entry, Record, Version};
 
 /// Keeps records in ordered maps, one a partition.
@@ -46,23 +46,23 @@ fn range<'a>(
     )
 }
 
-impl Store for MemoryStore {
-    fn get(&self, partition: PartitionId, key: &[u8]) -> Result<Option<Record>, StoreError> {
+impl MemoryStore {
+    fn find(&self, partition: PartitionId, key: &[u8]) -> Option<Record> {
         let shelves = &self.lock().shelves;
         let shelf = shelves.get(&partition);
-        Ok(shelf.and_then(|shelf| shelf.records.get(key).cloned()))
+        shelf.and_then(|shelf| shelf.records.get(key).cloned())
     }
 
-    fn page(
+    fn list(
         &self,
         partition: PartitionId,
         after: Option<&[u8]>,
         max_bytes: usize,
-    ) -> Result<(Vec<Entry>, bool), StoreError> {
+    ) -> (Vec<Entry>, bool) {
         let shelves = &self.lock().shelves;
         let (mut entries, mut bytes) = (Vec::new(), 0);
         let Some(shelf) = shelves.get(&partition) else {
-            return Ok((entries, false));
+            return (entries, false);
         };
         for (key, record) in shelf.records.range::<[u8], _>(range(after, None)) {
             let entry = Entry {
@@ -71,36 +71,36 @@ impl Store for MemoryStore {
             };
             bytes += entry.size();
             if bytes > max_bytes && !entries.is_empty() {
-                return Ok((entries, true));
+                return (entries, true);
             }
             entries.push(entry);
         }
-        Ok((entries, false))
+        (entries, false)
     }
 
-    fn versions(
+    fn list_versions(
         &self,
         partition: PartitionId,
         after: Option<&[u8]>,
         until: Option<&[u8]>,
-    ) -> Result<Vec<(Bytes, Version)>, StoreError> {
+    ) -> Vec<(Bytes, Version)> {
         let empty = after
             .zip(until)
             .is_some_and(|(after, until)| after >= until);
         let shelves = &self.lock().shelves;
         let Some(shelf) = shelves.get(&partition).filter(|_| !empty) else {
-            return Ok(Vec::new());
+            return Vec::new();
         };
         let found = shelf.records.range::<[u8], _>(range(after, until));
-        Ok(found
+        found
             .map(|(key, record)| (key.clone(), record.version))
-            .collect())
+            .collect()
     }
 
-    fn summary(&self, partition: PartitionId) -> Result<Summary, StoreError> {
+    fn sum_up(&self, partition: PartitionId) -> Summary {
         let shelves = &self.lock().shelves;
         let Some(shelf) = shelves.get(&partition) else {
-            return Ok(Summary::default());
+            return Summary::default();
         };
         let mut summary = Summary {
             settled: shelf.settled,
@@ -116,7 +116,36 @@ impl Store for MemoryStore {
             }
         }
         summary.unsettled.sort_by_key(|entry| entry.record.version);
-        Ok(summary)
+        summary
+    }
+}
+
+impl Store for MemoryStore {
+    fn get(&self, partition: PartitionId, key: Bytes) -> Stored<Option<Record>> {
+        ready(Ok(self.find(partition, &key))).boxed()
+    }
+
+    fn page(
+        &self,
+        partition: PartitionId,
+        after: Option<Bytes>,
+        max_bytes: usize,
+    ) -> Stored<(Vec<Entry>, bool)> {
+        ready(Ok(self.list(partition, after.as_deref(), max_bytes))).boxed()
+    }
+
+    fn versions(
+        &self,
+        partition: PartitionId,
+        after: Option<Bytes>,
+        until: Option<Bytes>,
+    ) -> Stored<Vec<(Bytes, Version)>> {
+        let found = self.list_versions(partition, after.as_deref(), until.as_deref());
+        ready(Ok(found)).boxed()
+    }
+
+    fn summary(&self, partition: PartitionId) -> Stored<Summary> {
+        ready(Ok(self.sum_up(partition))).boxed()
     }
 
     fn totals(&self) -> Totals {
@@ -128,7 +157,7 @@ impl Store for MemoryStore {
         }
     }
 
-    fn write(&self, ops: Vec<WriteOp>) -> BoxFuture<'static, Result<(), StoreError>> {
+    fn write(&self, ops: Vec<WriteOp>) -> Stored<()> {
         let mut kept = self.lock();
         let Shelves { shelves, totals } = &mut *kept;
         for op in ops {

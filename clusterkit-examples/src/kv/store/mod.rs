@@ -17,39 +17,44 @@ use futures_util::future::BoxFuture;
 
 use super::record::{Entry, Record, Version};
 
+/// What a store answers, once the disk has.
+pub(crate) type Stored<T> = BoxFuture<'static, Result<T, StoreError>>;
+
 /// What keeps the records of this node.
 ///
-/// Writes are applied in the order in which `write` is called, each call as one unit.
+/// Nothing here blocks the caller: a disk that is slow must not stop what else runs beside it, the
+/// heartbeats of the embedded node first of all. Writes are applied in the order in which `write`
+/// is called, each call as one unit.
 pub(crate) trait Store: Send + Sync + 'static {
     /// Returns the record of `key`, deletions included.
-    fn get(&self, partition: PartitionId, key: &[u8]) -> Result<Option<Record>, StoreError>;
+    fn get(&self, partition: PartitionId, key: Bytes) -> Stored<Option<Record>>;
 
     /// Returns the records after the key `after` in key order, deletions included: at least one if
     /// there is one, and no more once `max_bytes` are reached. Also tells whether there are more.
     fn page(
         &self,
         partition: PartitionId,
-        after: Option<&[u8]>,
+        after: Option<Bytes>,
         max_bytes: usize,
-    ) -> Result<(Vec<Entry>, bool), StoreError>;
+    ) -> Stored<(Vec<Entry>, bool)>;
 
     /// Returns keys and versions after `after` up to and including `until` (none: to the end).
     fn versions(
         &self,
         partition: PartitionId,
-        after: Option<&[u8]>,
-        until: Option<&[u8]>,
-    ) -> Result<Vec<(Bytes, Version)>, StoreError>;
+        after: Option<Bytes>,
+        until: Option<Bytes>,
+    ) -> Stored<Vec<(Bytes, Version)>>;
 
     /// Returns what a partition's copy says of itself.
-    fn summary(&self, partition: PartitionId) -> Result<Summary, StoreError>;
+    fn summary(&self, partition: PartitionId) -> Stored<Summary>;
 
     /// Returns what is kept altogether.
     fn totals(&self) -> Totals;
 
     /// Applies `ops` as one unit; what survives a crash of the process (or, on disk, of the
     /// machine) is there once the future resolves. The ops are applied even if it is dropped.
-    fn write(&self, ops: Vec<WriteOp>) -> BoxFuture<'static, Result<(), StoreError>>;
+    fn write(&self, ops: Vec<WriteOp>) -> Stored<()>;
 }
 
 /// One change of a store.

@@ -37,8 +37,9 @@ async fn both(check: impl AsyncFn(&dyn Store)) {
     check(&FileStore::open(directory.path()).unwrap()).await;
 }
 
-fn value(store: &dyn Store, key: &str) -> Option<String> {
-    let record = store.get(HERE, key.as_bytes()).unwrap()?;
+async fn value(store: &dyn Store, key: &str) -> Option<String> {
+    let key = Bytes::copy_from_slice(key.as_bytes());
+    let record = store.get(HERE, key).await.unwrap()?;
     Some(String::from_utf8(record.value?.to_vec()).unwrap())
 }
 
@@ -51,14 +52,14 @@ async fn an_older_record_never_replaces_a_newer_one() {
             merge(HERE, "k", version(2, 1), Some("twin")),
         ];
         store.write(ops).await.unwrap();
-        assert_eq!(value(store, "k").as_deref(), Some("new"));
+        assert_eq!(value(store, "k").await.as_deref(), Some("new"));
         let gone = merge(HERE, "k", version(2, 2), None);
         store.write(vec![gone]).await.unwrap();
-        assert_eq!(value(store, "k"), None);
+        assert_eq!(value(store, "k").await, None);
         let late = merge(HERE, "k", version(2, 1), Some("late"));
         store.write(vec![late]).await.unwrap();
-        assert_eq!(value(store, "k"), None);
-        assert_eq!(store.get(NEXT, b"k").unwrap(), None);
+        assert_eq!(value(store, "k").await, None);
+        assert_eq!(store.get(NEXT, Bytes::from("k")).await.unwrap(), None);
     })
     .await;
 }
@@ -79,7 +80,7 @@ async fn pages_cover_a_partition_once_and_never_its_neighbours() {
         store.write(ops).await.unwrap();
         let (mut seen, mut after) = (Vec::new(), None::<Bytes>);
         loop {
-            let (entries, more) = store.page(HERE, after.as_deref(), 100).unwrap();
+            let (entries, more) = store.page(HERE, after.clone(), 100).await.unwrap();
             assert!(!entries.is_empty() && entries.len() < 10);
             seen.extend(entries.iter().map(|entry| entry.key.clone()));
             after = seen.last().cloned();
@@ -89,14 +90,24 @@ async fn pages_cover_a_partition_once_and_never_its_neighbours() {
         }
         let all: Vec<Bytes> = (0..50).map(|i| Bytes::from(format!("k{i:02}"))).collect();
         assert_eq!(seen, all);
-        let (first, more) = store.page(HERE, None, 1).unwrap();
+        let (first, more) = store.page(HERE, None, 1).await.unwrap();
         assert_eq!((first.len(), more), (1, true));
-        assert!(!store.page(HERE, Some(b"k49"), 1).unwrap().1);
-        let some = store.versions(HERE, Some(b"k10"), Some(b"k12")).unwrap();
+        assert!(
+            !store
+                .page(HERE, Some(Bytes::from("k49")), 1)
+                .await
+                .unwrap()
+                .1
+        );
+        let some = store
+            .versions(HERE, Some(Bytes::from("k10")), Some(Bytes::from("k12")))
+            .await
+            .unwrap();
         assert_eq!(some.len(), 2);
         assert!(
             store
-                .versions(HERE, Some(b"k2"), Some(b"k1"))
+                .versions(HERE, Some(Bytes::from("k2")), Some(Bytes::from("k1")))
+                .await
                 .unwrap()
                 .is_empty()
         );
@@ -126,13 +137,13 @@ async fn pruning_spares_what_is_newer_and_dropping_spares_the_neighbours() {
             .write(vec![prune("old"), prune("new"), prune("none")])
             .await
             .unwrap();
-        assert_eq!(value(store, "old"), None);
-        assert_eq!(value(store, "new").as_deref(), Some("22"));
+        assert_eq!(value(store, "old").await, None);
+        assert_eq!(value(store, "new").await.as_deref(), Some("22"));
         store
             .write(vec![WriteOp::Drop { partition: HERE }])
             .await
             .unwrap();
-        assert_eq!(value(store, "new"), None);
+        assert_eq!(value(store, "new").await, None);
         let totals = store.totals();
         assert_eq!(
             (totals.keys, totals.deleted, totals.bytes, totals.partitions),
@@ -159,7 +170,7 @@ async fn what_is_not_known_to_be_everywhere_is_told_apart() {
             },
         ];
         store.write(ops).await.unwrap();
-        let summary = store.summary(HERE).unwrap();
+        let summary = store.summary(HERE).await.unwrap();
         assert_eq!(
             (summary.seen, summary.settled),
             (version(1, 3), version(1, 1))
@@ -170,7 +181,7 @@ async fn what_is_not_known_to_be_everywhere_is_told_apart() {
             .map(|entry| &entry.key[..])
             .collect();
         assert_eq!(keys, [b"b", b"c"]);
-        assert_eq!(store.summary(NEXT).unwrap(), Summary::default());
+        assert_eq!(store.summary(NEXT).await.unwrap(), Summary::default());
     })
     .await;
 }
@@ -192,8 +203,8 @@ async fn a_file_keeps_everything_over_a_restart() {
     };
     let store = FileStore::open(directory.path()).unwrap();
     assert_eq!(store.totals(), written);
-    assert_eq!(value(&store, "k19").as_deref(), Some("value"));
-    assert_eq!(store.summary(HERE).unwrap().unsettled.len(), 20);
+    assert_eq!(value(&store, "k19").await.as_deref(), Some("value"));
+    assert_eq!(store.summary(HERE).await.unwrap().unsettled.len(), 20);
 }
 
 #[tokio::test]
@@ -222,9 +233,9 @@ async fn records_of_another_membership_are_forgotten() {
         .await
         .unwrap();
     store.claim("cluster-a 1").unwrap();
-    assert_eq!(value(&store, "k").as_deref(), Some("v"));
+    assert_eq!(value(&store, "k").await.as_deref(), Some("v"));
     store.claim("cluster-b 1").unwrap();
-    assert_eq!(value(&store, "k"), None);
+    assert_eq!(value(&store, "k").await, None);
     assert_eq!(store.totals(), Totals::default());
-    assert_eq!(store.summary(HERE).unwrap(), Summary::default());
+    assert_eq!(store.summary(HERE).await.unwrap(), Summary::default());
 }
