@@ -275,8 +275,14 @@ impl Inner {
             return Err(stale());
         }
         let mut done = report(record).await?;
-        self.propose_plan(&request, &mut done).await?;
-        Ok(done)
+        match self.propose_plan(&request, &mut done).await {
+            // The log has seen more than this node when it compared.
+            Err(NodeError::Propose(ProposeError::Rejected(Rejected::StaleEpoch {
+                current,
+                ..
+            }))) => Err(NodeError::StalePreview { id, current }),
+            proposed => proposed.map(|()| done),
+        }
     }
 
     async fn propose_plan(

@@ -51,22 +51,24 @@ async fn reached(cluster: &Nodes, preview: &RebalanceReport) {
         .map(|it| (it.node.to_string(), (it.replicas_after, it.primaries_after)))
         .collect();
     wait_until("every node holds what was previewed", || {
-        let topology = cluster.nodes[0].topology();
-        let mut held: BTreeMap<String, (u32, u32)> =
-            wanted.keys().map(|node| (node.clone(), (0, 0))).collect();
-        for partition in topology.partitions() {
-            for member in topology.members(partition) {
-                held.entry(member.id.to_string()).or_default().0 += 1;
+        cluster.nodes.iter().all(|node| {
+            let topology = node.topology();
+            let mut held: BTreeMap<String, (u32, u32)> =
+                wanted.keys().map(|node| (node.clone(), (0, 0))).collect();
+            for partition in topology.partitions() {
+                for member in topology.members(partition) {
+                    held.entry(member.id.to_string()).or_default().0 += 1;
+                }
+                if let Some(primary) = topology.primary(partition) {
+                    held.entry(primary.id.to_string()).or_default().1 += 1;
+                }
             }
-            if let Some(primary) = topology.primary(partition) {
-                held.entry(primary.id.to_string()).or_default().1 += 1;
-            }
-        }
-        held == wanted
-            && topology
-                .partitions()
-                .all(|p| topology.joining(p).count() == 0)
-            && is_settled(&cluster.nodes[0], cluster.nodes.len())
+            held == wanted
+                && topology
+                    .partitions()
+                    .all(|p| topology.joining(p).count() == 0)
+                && is_settled(node, cluster.nodes.len())
+        })
     })
     .await;
 }
