@@ -133,8 +133,8 @@ async fn shutdown_lets_running_hooks_end_and_starts_no_new_ones() {
     let still = tokio::time::timeout(Duration::from_secs(1), &mut shutdown).await;
     still.expect_err("running hooks are waited for");
     gate.open();
-    // The two events of the bootstrap and two partitions are through.
-    assert_eq!(shutdown.await, EventSeq(4));
+    // The event of the bootstrap and two partitions are through.
+    assert_eq!(shutdown.await, EventSeq(3));
     assert_eq!((calls.count(), inside.now()), (2, 0));
 }
 
@@ -156,7 +156,7 @@ async fn shutdown_aborts_what_does_not_end_within_the_grace() {
     wait_until(|| node.counters.figures().running == 10).await;
     assert_eq!(Arc::strong_count(&held), 12);
     let began = crate::clock::SystemClock::new();
-    assert_eq!(node.runner.shutdown().await, EventSeq(2));
+    assert_eq!(node.runner.shutdown().await, EventSeq(1));
     let took = crate::clock::Clock::now(&began).as_nanos() / 1_000_000;
     assert!((5_000..5_100).contains(&took), "{took} ms");
     assert_eq!(Arc::strong_count(&held), 1, "tasks and hooks are gone");
