@@ -24,6 +24,9 @@ pub(crate) struct Rhythm {
     pub(crate) verify: Duration,
 }
 
+/// How long a watch must have lasted to count as one.
+const WORTH: Duration = Duration::from_secs(1);
+
 /// Follows until dropped.
 pub(crate) async fn follow(shared: Arc<Shared>, rhythm: Rhythm) {
     let pauses = ExponentialBuilder::new()
@@ -59,9 +62,11 @@ async fn follow_one(shared: &Shared, address: &str, rhythm: Rhythm) -> bool {
     match shared.source().watch(address, shared.topology()).await {
         Ok(feed) => {
             tracing::debug!(address, "watching this node");
+            let began = clock::now();
             let error = watch(shared, address, feed, rhythm).await;
             tracing::debug!(address, %error, "watching another node from now on");
-            true
+            // A watch that breaks at once is none: the next one waits its turn.
+            began.elapsed() >= WORTH
         }
         Err(SourceError::Unsupported { message, .. }) => {
             tracing::debug!(address, message, "polling this node, it cannot be watched");

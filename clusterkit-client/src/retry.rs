@@ -64,7 +64,10 @@ impl CallFailure for HttpError {
     fn outcome(&self) -> CallOutcome {
         match self {
             Self::Unreachable { .. } => CallOutcome::Unavailable,
-            Self::Timeout { .. } | Self::Interrupted { .. } => CallOutcome::Unknown,
+            Self::Timeout { .. }
+            | Self::Interrupted { .. }
+            | Self::Protocol { .. }
+            | Self::BodyTooLarge { .. } => CallOutcome::Unknown,
             Self::Status { status: 421, .. } => CallOutcome::Moved {
                 epoch: self
                     .problem()
@@ -74,9 +77,9 @@ impl CallFailure for HttpError {
             Self::Status {
                 status: 429 | 503, ..
             } => CallOutcome::Unavailable,
-            Self::Status {
-                status: 502 | 504, ..
-            } => CallOutcome::Unknown,
+            // Other errors of the server, a crash of its handler among them, may have come after
+            // the request was carried out.
+            Self::Status { status: 500.., .. } => CallOutcome::Unknown,
             _ => CallOutcome::Fatal,
         }
     }

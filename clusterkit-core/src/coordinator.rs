@@ -29,6 +29,9 @@ use crate::time::{Instant, UnixMillis};
 /// together are placed together.
 const SETTLE: Duration = Duration::from_millis(100);
 
+/// How long no more nodes than may be must be down before protected mode ends.
+const CALM: Duration = Duration::from_secs(10);
+
 /// The most partitions one command names, so that no entry of the log grows without bound.
 const BATCH: usize = 1_024;
 
@@ -45,6 +48,8 @@ pub struct Coordinator {
     /// How many active nodes the first placement waits for.
     expected: usize,
     protected: bool,
+    /// Since when, in protected mode, no more nodes are down than may be.
+    calm_since: Option<Instant>,
 }
 
 /// What to do now.
@@ -89,6 +94,7 @@ impl Coordinator {
             basis: None,
             expected: 1,
             protected: false,
+            calm_since: None,
         })
     }
 
@@ -106,6 +112,7 @@ impl Coordinator {
                 self.down_since.clear();
                 self.basis = None;
                 self.protected = false;
+                self.calm_since = None;
             }
             Some(_) => {}
             None => self.detector.follow(),
@@ -133,6 +140,16 @@ impl Coordinator {
         self.detector.liveness(node, now)
     }
 
+    /// Tells whether every live node but `node` and the leader `me` has reported in under this
+    /// leadership. Until then a node that has started again must not be judged: those it would
+    /// give its roles to may be dead and not yet declared down.
+    #[must_use]
+    pub fn has_heard_all_but(&self, state: &ClusterState, node: RaftId, me: RaftId) -> bool {
+        let heard = |id: RaftId| self.applied.contains_key(&id);
+        let mut live = state.nodes().filter(|other| other.status.is_live());
+        live.all(|other| other.raft_id == node || other.raft_id == me || heard(other.raft_id))
+    }
+
     /// Tells whether so many nodes are down that copies are withheld.
     #[must_use]
     pub const fn is_protected(&self) -> bool {
@@ -151,7 +168,7 @@ impl Coordinator {
             return decision;
         }
         self.judge(state, now, wall, &mut decision);
-        self.guard(state);
+        self.guard(state, now, &mut decision);
         self.evict(state, now, wall, &mut decision);
         self.admit(state, wall, &mut decision);
         dismiss(state, wall, &mut decision);
@@ -205,8 +222,9 @@ impl Coordinator {
         }
     }
 
-    /// Enters protected mode beyond the configured share of down nodes, and leaves it at half.
-    fn guard(&mut self, state: &ClusterState) {
+    /// Enters protected mode beyond the configured share of down nodes. Leaves it at half of that
+    /// at once, and below it after a while without more trouble.
+    fn guard(&mut self, state: &ClusterState, now: Instant, decision: &mut Decision) {
         let total = state.nodes().len();
         let down = state
             .nodes()
@@ -215,8 +233,18 @@ impl Coordinator {
         let limit = state.config().max_down_permille as usize * total;
         if down > limit {
             self.protected = true;
+            self.calm_since = None;
         } else if down * 2 <= limit {
             self.protected = false;
+            self.calm_since = None;
+        } else if self.protected {
+            let calm = *self.calm_since.get_or_insert(now) + CALM;
+            if calm <= now {
+                self.protected = false;
+                self.calm_since = None;
+            } else {
+                decision.next = decision.next.min(calm);
+            }
         }
     }
 

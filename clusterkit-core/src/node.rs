@@ -216,8 +216,12 @@ impl Node {
     }
 
     /// Takes over what a starting process says of itself. Zone and weight stay as the cluster
-    /// holds them: an operator may have changed them since.
+    /// holds them: an operator may have changed them since. A leave that an earlier process began
+    /// and did not finish is over: whoever starts again wants to stay.
     pub(crate) fn announce(&mut self, spec: NodeSpec) {
+        if spec.incarnation > self.incarnation && self.drain == Drain::Leave {
+            self.drain = Drain::No;
+        }
         self.incarnation = spec.incarnation;
         self.name = spec.name;
         self.address = spec.address;
@@ -247,5 +251,25 @@ impl Node {
     #[must_use]
     pub fn service(&self, name: &str) -> Option<&str> {
         self.services.get(name).map(String::as_str)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_leave_that_was_not_finished_ends_with_the_process_and_a_drain_does_not() {
+        let id = NodeId::new("node-1").unwrap();
+        let mut spec = NodeSpec::new(id, DiskId::from_bytes([1; 16]), "127.0.0.1:1");
+        let mut node = Node::new(RaftId(1), spec.clone(), UnixMillis(0));
+        for (asked, after) in [(Drain::Leave, Drain::No), (Drain::Empty, Drain::Empty)] {
+            node.drain = asked;
+            node.announce(spec.clone());
+            assert_eq!(node.drain, asked, "the same process goes on with it");
+            spec.incarnation = Incarnation(spec.incarnation.0 + 1);
+            node.announce(spec.clone());
+            assert_eq!(node.drain, after);
+        }
     }
 }

@@ -10,7 +10,8 @@ use clusterkit_core::explain::PreviewId;
 use clusterkit_core::id::{Epoch, NodeId};
 use clusterkit_core::topology::LookupError;
 
-/// Why a node could not start. It is then no member, holds no port and no file.
+/// Why a node could not start. It then holds no port and no file, and is no member, except where
+/// [`JoinError::Timeout`] says that an answer may have been lost.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {

@@ -32,6 +32,7 @@ pub(crate) async fn run(inner: Arc<Inner>) {
 
 async fn lead(inner: &Inner) {
     let control = inner.member_control();
+    let mut protected = false;
     loop {
         let view = control.view();
         let (now, wall) = (inner.clock.now(), inner.clock.wall());
@@ -41,6 +42,14 @@ async fn lead(inner: &Inner) {
             coordinator.handle_leadership(leading, now);
             coordinator.decide(&view.state, now, wall)
         };
+        if protected != inner.coordinator().is_protected() {
+            protected = !protected;
+            if protected {
+                tracing::warn!("protected: so many nodes are down that no data is copied");
+            } else {
+                tracing::info!("protected mode has ended: data is copied again");
+            }
+        }
         let mut commands = decision.commands;
         if let Some(request) = decision.plan {
             match inner.compute(request).await {

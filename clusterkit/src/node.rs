@@ -12,7 +12,7 @@ use std::time::Duration;
 use clusterkit_core::command::{Applied, Command};
 use clusterkit_core::control::{ControlPlane, ControlStats, View};
 use clusterkit_core::event::{ClusterHealth, LeaveReason};
-use clusterkit_core::id::{Epoch, Incarnation, NodeId, PartitionId};
+use clusterkit_core::id::{Epoch, Incarnation, NodeId, PartitionId, RaftId};
 use clusterkit_core::node::{Node, NodeStatus};
 use clusterkit_core::topology::{LookupError, Topology};
 use clusterkit_http::server::RunningServer;
@@ -28,6 +28,8 @@ use crate::{lead, pulse, start};
 
 /// How long requests in flight may take to finish when the node stops.
 const DRAIN_REQUESTS: Duration = Duration::from_secs(2);
+/// How long handing leadership over may hold a stop up.
+const HAND_OVER: Duration = Duration::from_secs(1);
 /// How long the loops may take to end when the node stops, the grace of hooks aside.
 const STOP_LOOPS: Duration = Duration::from_secs(10);
 
@@ -124,7 +126,9 @@ impl ClusterKit {
     /// cluster.
     ///
     /// # Errors
-    /// [`StartError`]; the node is then no member and holds neither port nor files.
+    /// [`StartError`]; the node then holds neither port nor files. It is no member either, except
+    /// after [`JoinError::Timeout`](crate::JoinError::Timeout), where an answer may have been lost:
+    /// starting again on the same directory takes that membership over.
     ///
     /// # Cancel safety
     /// Dropping the future may leave an admitted member that never reports in; starting again on
@@ -147,7 +151,12 @@ impl ClusterKit {
     /// Returns the present snapshot: use one where several answers must agree.
     #[must_use]
     pub fn topology(&self) -> Arc<Topology> {
-        Arc::clone(&self.view().topology)
+        let topology = Arc::clone(&self.view().topology);
+        if self.inner.phase() < Phase::Left || topology.node_id().is_none() {
+            return topology;
+        }
+        // A node that is no member any more holds no role, whatever its last snapshot says.
+        Arc::new(Topology::clone(&topology).seen_by(RaftId::default()))
     }
 
     /// Returns the partition of `key`.
@@ -199,13 +208,13 @@ impl ClusterKit {
     /// true now is no proof for later.
     #[must_use]
     pub fn is_primary(&self, partition: PartitionId) -> bool {
-        self.view().topology.is_primary(partition)
+        self.topology().is_primary(partition)
     }
 
     /// Tells whether this node is another member of `partition`.
     #[must_use]
     pub fn is_replica(&self, partition: PartitionId) -> bool {
-        self.view().topology.is_replica(partition)
+        self.topology().is_replica(partition)
     }
 
     /// Returns this node's id.
@@ -400,12 +409,16 @@ impl ClusterKit {
         self.stop().await;
     }
 
-    /// Stops the node at once, as a crash would look to the others, but releasing port and files.
+    /// Stops the node without leaving the cluster: the others see it as down and expect it back.
     ///
     /// # Cancel safety
     /// Dropping the future leaves the node half stopped; call it again.
     pub async fn stop(&self) {
         let left = self.inner.phase() == Phase::Left;
+        // While the loops end nobody would decide here: somebody else is to lead.
+        let control = self.inner.member_control();
+        let handed = tokio::time::timeout(HAND_OVER, control.transfer_leadership()).await;
+        tracing::debug!(?handed, "stopping");
         self.inner.stop.cancel();
         let running = self
             .running

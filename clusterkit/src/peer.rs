@@ -136,6 +136,12 @@ impl Inner {
         }
         let at = self.clock.wall();
         let command = match request.member {
+            Some(node) if !self.may_judge(&view, node) => {
+                let reason = "some members have not reported in since this leader was elected";
+                return JoinReply::Later {
+                    reason: String::from(reason),
+                };
+            }
             Some(node) => Command::Announce {
                 node,
                 spec: request.spec.clone(),
@@ -160,11 +166,27 @@ impl Inner {
                     reason: String::from("no member id was assigned"),
                 },
             },
+            // The joining node was called back at this very address, so the node that had it is
+            // gone and will be declared down.
+            Err(ProposeError::Rejected(taken @ Rejected::AddressInUse { .. }))
+                if request.spec.peer_address.is_none() =>
+            {
+                JoinReply::Later {
+                    reason: taken.to_string(),
+                }
+            }
             Err(ProposeError::Rejected(rejected)) => reject(&rejected),
             Err(error) => JoinReply::Later {
                 reason: error.to_string(),
             },
         }
+    }
+
+    /// Tells whether a start of `node` may be committed now. A node the log has as live gives its
+    /// roles away by starting, and those must go to somebody who is there.
+    pub(crate) fn may_judge(&self, view: &View, node: RaftId) -> bool {
+        let me = self.member_control().raft_id();
+        !view.state.is_live(node) || self.coordinator().has_heard_all_but(&view.state, node, me)
     }
 
     /// Calls the node back at the address it announced: a made-up address must not become a
@@ -178,6 +200,12 @@ impl Inner {
                 spec.id
             )
         })?;
+        if who.cluster.is_some() && who.cluster != self.cluster() {
+            return Err(format!(
+                "node `{}` at {address} is in another cluster",
+                spec.id
+            ));
+        }
         if who.disk == spec.disk && who.node == spec.id {
             return Ok(());
         }

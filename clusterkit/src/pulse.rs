@@ -23,7 +23,7 @@ pub(crate) async fn run(inner: Arc<Inner>) {
     let work = async {
         while inner.phase() == Phase::Announcing {
             if let Err(error) = inner.announce(ANNOUNCE_ROUND).await {
-                tracing::warn!(%error, "this start could not be announced yet");
+                tracing::info!(%error, "this start could not be announced yet");
             }
         }
         inner.report_in().await;
@@ -75,6 +75,18 @@ impl Inner {
     }
 
     async fn announce_to_oneself(&self, node: RaftId) -> Result<(), JoinError> {
+        let control = self.member_control();
+        let view = control.view();
+        if !self.may_judge(&view, node) {
+            // Wait for a pulse, or for the silent to be declared down.
+            tokio::select! {
+                _ = control.changed(view.version) => {}
+                () = tokio::time::sleep(self.settings.timing.pulse) => {}
+            }
+            return Err(JoinError::Refused {
+                reason: String::from("some members have not reported in yet"),
+            });
+        }
         let spec = self.spec.clone();
         let at = self.clock.wall();
         match self
@@ -153,8 +165,9 @@ impl Inner {
                     self.set_phase(Phase::Left);
                 }
                 Some(PulseReply::Superseded) => {
-                    tracing::error!("another process of this node reports in: stopping");
-                    self.set_phase(Phase::Left);
+                    // The membership lives on in the other process: its log must stay.
+                    tracing::error!("a newer process of this node reports in: stopping this one");
+                    self.set_phase(Phase::Stopped);
                 }
                 Some(PulseReply::Counted | PulseReply::NotLeader | PulseReply::Unknown) | None => {}
             }

@@ -152,8 +152,6 @@ async fn resume(inner: &Inner, cluster: ClusterId, raft_id: RaftId) -> Result<()
     if raft_id == RaftId::BOOTSTRAP && view.state.cluster().is_none() {
         // The process died while it formed the cluster; nobody else can have joined.
         form(inner).await?;
-        inner.set_phase(Phase::Member);
-        return Ok(());
     }
     inner.set_phase(Phase::Announcing);
     match inner.announce(ANNOUNCE_AT_START).await {

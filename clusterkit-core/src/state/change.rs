@@ -90,12 +90,9 @@ impl Change {
         if self.published {
             state.epoch = self.next;
             let health = state.compute_health();
-            let before = core::mem::replace(&mut state.health, health);
-            let health = &state.health;
-            // A larger cluster that is as healthy as before is no change of health.
-            if health.status != before.status || health.unhealthy_nodes != before.unhealthy_nodes {
-                self.kinds
-                    .push(EventKind::ClusterHealthChanged(health.clone()));
+            if health != state.health {
+                state.health = health.clone();
+                self.emit(EventKind::ClusterHealthChanged(health));
             }
         }
         let mut events = Vec::with_capacity(self.kinds.len());
