@@ -181,6 +181,11 @@ async fn hooks_copy_before_a_node_serves_and_fire_everywhere() {
         .await
         .unwrap();
     cluster.settled().await;
+    // Hooks follow the topology: the last ones may still run.
+    wait_until("every partition was copied and switched", || {
+        seen.lock().unwrap().len() >= 16
+    })
+    .await;
     let seen = seen.lock().unwrap().clone();
     for partition in cluster.nodes[0].topology().partitions() {
         let of: Vec<_> = seen
