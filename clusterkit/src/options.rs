@@ -261,7 +261,10 @@ impl Options {
     }
 
     /// Adds a seed: the address of a node to join through. Seeds never form a cluster, except
-    /// that a node which is the first of its own list does where no other seed knows one.
+    /// that a node which is the first of its own list, on an empty directory, does where within
+    /// 3 s no other seed says that it knows one. Silence counts as no: after the first start,
+    /// [`bootstrap(false)`](Self::bootstrap) keeps a first node that lost its disk while the others
+    /// were unreachable from forming a second cluster.
     pub fn join(mut self, seed: impl Into<String>) -> Self {
         self.seeds.push(seed.into());
         self
