@@ -90,9 +90,12 @@ impl Change {
         if self.published {
             state.epoch = self.next;
             let health = state.compute_health();
-            if health != state.health {
-                state.health = health.clone();
-                self.emit(EventKind::ClusterHealthChanged(health));
+            let before = core::mem::replace(&mut state.health, health);
+            let health = &state.health;
+            // A larger cluster that is as healthy as before is no change of health.
+            if health.status != before.status || health.unhealthy_nodes != before.unhealthy_nodes {
+                self.kinds
+                    .push(EventKind::ClusterHealthChanged(health.clone()));
             }
         }
         let mut events = Vec::with_capacity(self.kinds.len());
