@@ -34,14 +34,20 @@ pub(crate) struct DemoArgs {
     program: ProgramArgs,
 }
 
+/// Three, four and five nodes can share them evenly: every node, the leader too, is then primary
+/// of most.
+const PARTITIONS: u32 = 240;
+
 /// Runs the demo.
 pub(crate) fn run(args: &DemoArgs) -> anyhow::Result<()> {
     let input = Input::read(args.input.as_deref())?;
     let binary = args.program.prepare()?;
+    let mut manner = args.manner;
+    manner.partitions.get_or_insert(PARTITIONS);
     let mut kept = false;
     let outcome = runtime::run(async {
         let mut demo = Demo {
-            cluster: Cluster::new(&binary, args.manner)?,
+            cluster: Cluster::new(&binary, manner)?,
             input,
             records: None,
             rows: Vec::new(),

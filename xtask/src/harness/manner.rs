@@ -31,6 +31,10 @@ pub(crate) struct Manner {
     /// How fast the nodes notice failures.
     #[arg(long, value_enum, default_value = "lan")]
     pub(crate) profile: Profile,
+    /// How many partitions the cluster has [default: the demo 240, which three, four and five
+    /// nodes can share evenly, elsewhere the library's].
+    #[arg(long)]
+    pub(crate) partitions: Option<u32>,
 }
 
 impl Manner {
@@ -52,6 +56,9 @@ impl Manner {
         }
         if self.profile != Profile::Lan {
             shown.push_str(&format!(" --profile {}", self.profile.name()));
+        }
+        if let Some(partitions) = self.partitions {
+            shown.push_str(&format!(" --partitions {partitions}"));
         }
         shown
     }
@@ -85,13 +92,18 @@ mod tests {
         let usual = Manner {
             store: Store::Redb,
             profile: Profile::Lan,
+            partitions: None,
         };
         assert_eq!(usual.shown(), "");
         let other = Manner {
             store: Store::Memory,
             profile: Profile::Fast,
+            partitions: Some(64),
         };
-        assert_eq!(other.shown(), " --store memory --profile fast");
+        assert_eq!(
+            other.shown(),
+            " --store memory --profile fast --partitions 64"
+        );
         assert_eq!(other.args(), ["--store", "memory", "--profile", "fast"]);
     }
 }

@@ -142,6 +142,7 @@ impl Cluster {
     pub(crate) fn start(&mut self, id: &str, seeds: &[String]) -> anyhow::Result<()> {
         let binary = self.binary.clone();
         let args = self.manner.args();
+        let partitions = self.manner.partitions;
         let member = self.member_mut(id)?;
         if member.process.is_some() {
             bail!("{id} is already running");
@@ -155,6 +156,9 @@ impl Cluster {
         ];
         if !member.seeds.is_empty() {
             env.push(("JOIN_ADDR", member.seeds.join(",")));
+        }
+        if let Some(partitions) = partitions {
+            env.push(("PARTITIONS", partitions.to_string()));
         }
         member.process = Some(Process::start(&binary, &args, &env, &member.log)?);
         member.paused = false;

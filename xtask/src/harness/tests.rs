@@ -24,6 +24,7 @@ fn cluster_of(script: &str) -> (TempDir, Cluster) {
     let manner = Manner {
         store: Store::Memory,
         profile: manner::Profile::Lan,
+        partitions: None,
     };
     let mut cluster = Cluster::new(&program, manner).unwrap();
     cluster.add("node-1").unwrap();
