@@ -24,6 +24,8 @@ pub mod id;
 pub mod node;
 pub mod partition;
 pub mod placement;
+#[doc(hidden)]
+pub mod planted;
 pub mod state;
 pub mod time;
 pub mod topology;

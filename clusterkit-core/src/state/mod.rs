@@ -22,6 +22,7 @@ use crate::event::{ClusterHealth, Event, PlanTrigger};
 use crate::id::{ClusterId, Epoch, EventSeq, LogIndex, PartitionId, PlanId, RaftId};
 use crate::node::{Node, NodeStatus};
 use crate::partition::{Partition, Stage};
+use crate::planted::{self, Bug};
 use crate::time::UnixMillis;
 use crate::topology::{Topology, TopologyParts, TopologyRow};
 
@@ -324,6 +325,11 @@ impl ClusterState {
 
     /// Returns the live in-sync member of `partition` best suited to lead it, if there is one.
     fn successor(&self, partition: &Partition, without: &[RaftId]) -> Option<RaftId> {
+        if planted::is_on(Bug::PromoteOutOfSync) {
+            // As if being behind did not matter.
+            let mut members = partition.members();
+            return members.find(|node| self.is_live(*node) && !without.contains(node));
+        }
         partition
             .in_sync()
             .find(|node| self.is_live(*node) && !without.contains(node))

@@ -18,6 +18,7 @@ use crate::config::REPLICATION_FACTOR_MAX;
 use crate::event::{ChangeReason, ChangeStage, EventKind, PlanTrigger, Role};
 use crate::id::{Epoch, PartitionId, PlanId, RaftId, StageId};
 use crate::partition::{Behind, Joining, Migration, Partition, Stage, has_duplicates};
+use crate::planted::{self, Bug};
 
 impl ClusterState {
     pub(super) fn accept_plan(
@@ -302,7 +303,10 @@ impl ClusterState {
         self.partition(id)
             .is_some_and(|partition| match &partition.stage {
                 Stage::Syncing(migration) => {
-                    let ready = |joining: &Joining| joining.synced && self.is_live(joining.node);
+                    // Planted: as if every copy were complete.
+                    let blind = planted::is_on(Bug::SwitchBeforeSynced);
+                    let synced = |joining: &Joining| joining.synced || blind;
+                    let ready = |joining: &Joining| synced(joining) && self.is_live(joining.node);
                     migration.joining.iter().all(ready) && self.keeps_copies(partition, migration)
                 }
                 Stage::Stable | Stage::Cleanup { .. } => false,

@@ -34,6 +34,7 @@ const FOREIGN: &[&str] = &[
     "md_5",
     "sha2",
     "fnv",
+    "rand_chacha",
     "socket2",
     "tokio_util",
     "anyhow",

@@ -1,0 +1,90 @@
+//! Bugs that can be planted on purpose, to show that the simulator finds them.
+//!
+//! Without the feature `planted` every question answers "no" at compile time, so that nothing of
+//! it remains in a build that ships. With it, a process plants at most one bug, once. What each
+//! bug breaks and within how many seeds it must be found stands in `clusterkit-sim`.
+
+macro_rules! bugs {
+    ($($(#[$doc:meta])* $name:ident = $text:literal,)*) => {
+        /// A bug that can be planted.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[non_exhaustive]
+        pub enum Bug {
+            $($(#[$doc])* $name,)*
+        }
+
+        impl Bug {
+            /// Every bug there is.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)*];
+
+            /// Returns its name on the command line.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$name => $text,)*
+                }
+            }
+        }
+    };
+}
+
+bugs! {
+    /// A primary is chosen among all live members, in sync or not.
+    PromoteOutOfSync = "promote-out-of-sync",
+    /// A move switches although a joining node has not reported that it is in sync.
+    SwitchBeforeSynced = "switch-before-synced",
+}
+
+impl Bug {
+    /// Returns the bug called `name`.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|bug| bug.name() == name)
+    }
+}
+
+/// Tells whether `bug` is planted in this process.
+#[cfg(not(feature = "planted"))]
+#[must_use]
+#[inline(always)]
+pub const fn is_on(_bug: Bug) -> bool {
+    false
+}
+
+#[cfg(feature = "planted")]
+pub use switch::{is_on, plant};
+
+#[cfg(feature = "planted")]
+mod switch {
+    use core::sync::atomic::{AtomicU32, Ordering};
+
+    use super::Bug;
+
+    /// One more than the discriminant of the planted bug; 0 while there is none.
+    static PLANTED: AtomicU32 = AtomicU32::new(0);
+
+    /// Tells whether `bug` is planted in this process.
+    #[must_use]
+    #[inline]
+    pub fn is_on(bug: Bug) -> bool {
+        PLANTED.load(Ordering::Relaxed) == bug as u32 + 1
+    }
+
+    /// Plants `bug` in this process, in place of any planted before.
+    pub fn plant(bug: Bug) {
+        PLANTED.store(bug as u32 + 1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_bug_is_found_by_its_own_name() {
+        for &bug in Bug::ALL {
+            assert_eq!(Bug::from_name(bug.name()), Some(bug));
+        }
+        assert_eq!(Bug::from_name("none"), None);
+    }
+}

@@ -1,0 +1,32 @@
+//! A whole cluster, its faults and its checks in one process, in virtual time, from one seed.
+//!
+//! The simulator runs ClusterKit's own code at two levels ([`Level`]). *Core* drives the pure rules
+//! alone over an idealised log: thousands of nodes and hours of virtual time in seconds. *Full*
+//! drives everything that ships over a simulated network and simulated disks. Nothing in either
+//! reads a real clock, thread, socket, disk or source of entropy, so that the same seed gives the
+//! same [`Trace`], on any build.
+//!
+//! ```
+//! use clusterkit_sim::Rng;
+//!
+//! let root = Rng::new(42);
+//! let (mut network, mut clients) = (root.split("network"), root.split("clients"));
+//! let delays: Vec<u64> = (0..3).map(|_| network.below(100)).collect();
+//! // What one consumer draws never shifts what another one sees.
+//! let mut again = Rng::new(42).split("network");
+//! clients.u64();
+//! assert_eq!(delays, (0..3).map(|_| again.below(100)).collect::<Vec<_>>());
+//! ```
+//!
+//! The primary type is [`Outcome`]: what one seed came to. A broken promise is a [`Violation`], a
+//! value and never a panic, because a panic inside a simulated host may take the runtime with it.
+//!
+//! `cargo xtask sim` runs many seeds over several processes; the binary of this crate is behind it.
+
+mod outcome;
+mod rng;
+mod trace;
+
+pub use outcome::{Level, MalformedOutcome, Outcome, Violation};
+pub use rng::Rng;
+pub use trace::Trace;
