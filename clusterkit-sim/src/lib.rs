@@ -25,8 +25,13 @@
 
 mod outcome;
 mod rng;
+mod schedule;
 mod trace;
 
 pub use outcome::{Level, MalformedOutcome, Outcome, Violation};
 pub use rng::Rng;
+pub use schedule::{
+    Fault, FaultKind, FaultSchedule, MalformedSchedule, ScheduleConfig, ScheduledFault, Shrunk,
+    Side, Unsynced,
+};
 pub use trace::Trace;
