@@ -36,6 +36,7 @@ pub mod channel;
 mod clock;
 pub mod codec;
 mod control_plane;
+pub mod disk;
 mod log_store;
 mod membership;
 mod network;

@@ -12,6 +12,7 @@ mod redb;
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use bytes::Bytes;
 use clusterkit_core::id::{ClusterId, NodeId, RaftId};
@@ -81,6 +82,12 @@ pub trait Storage: fmt::Debug + Send + Sync + 'static {
 
     /// Returns where the data lies, for messages.
     fn location(&self) -> PathBuf;
+
+    /// Returns how much longer than they took the calls since the last one of this should have
+    /// taken: see [`Directory::pending_latency`](crate::disk::Directory::pending_latency).
+    fn pending_latency(&self) -> Duration {
+        Duration::ZERO
+    }
 }
 
 /// One record of the log.

@@ -7,17 +7,21 @@
 //! Beside it lies a lock file, and for a moment a new file is made under another name: a process
 //! killed while making it leaves nothing that looks damaged.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use bytes::Bytes;
-use redb::{Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition};
+use redb::{
+    Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, StorageBackend,
+    TableDefinition,
+};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::{LogRecord, Storage, StorageError, WriteOp};
+use crate::disk::{Directory, DirectoryLock, DiskFile, OsDirectory};
 use crate::panics::panic_text;
 
 /// The name of the file within the data directory.
@@ -48,6 +52,7 @@ const SUM_BYTES: usize = 8;
 /// Keeps log, values and snapshot in one file, with one fsync per batch.
 #[derive(Debug)]
 pub struct RedbStorage {
+    directory: Arc<dyn Directory>,
     path: PathBuf,
     open: RwLock<Option<Open>>,
 }
@@ -56,10 +61,19 @@ pub struct RedbStorage {
 struct Open {
     database: Database,
     /// Held, not used: released after the database.
-    _lock: File,
+    _lock: Box<dyn DirectoryLock>,
 }
 
 impl RedbStorage {
+    /// Opens the file [`DATABASE_FILE`] in the directory at this path, creating both where
+    /// missing.
+    ///
+    /// # Errors
+    /// As [`open_in`](Self::open_in).
+    pub fn open(directory: impl AsRef<Path>) -> Result<Self, StorageError> {
+        Self::open_in(Arc::new(OsDirectory::new(directory.as_ref())))
+    }
+
     /// Opens the file [`DATABASE_FILE`] in `directory`, creating both where missing.
     ///
     /// # Errors
@@ -68,40 +82,57 @@ impl RedbStorage {
     /// - [`StorageError::Corrupted`] when the file is damaged or not one of ours;
     /// - [`StorageError::NewerFormat`] when a newer version of this library wrote it;
     /// - [`StorageError::Io`] when the system fails otherwise, such as a full disk.
-    pub fn open(directory: impl AsRef<Path>) -> Result<Self, StorageError> {
-        let directory = directory.as_ref();
-        let path = directory.join(DATABASE_FILE);
-        let lock = lock(directory)?;
-        let made = path.exists();
-        let file = if made {
-            path.clone()
-        } else {
-            directory.join(NEW_FILE)
+    pub fn open_in(directory: Arc<dyn Directory>) -> Result<Self, StorageError> {
+        let path = directory.path().join(DATABASE_FILE);
+        let lock = lock(&*directory)?;
+        let unusable = |source| unusable(&path, source);
+        let found = directory.open(DATABASE_FILE).map_err(unusable)?;
+        let made = found.is_some();
+        let file = match found {
+            Some(file) => file,
+            None => directory.create(NEW_FILE).map_err(unusable)?,
         };
-        if !made {
-            remove_if_there(&file)?;
-        }
+        // A process that was killed leaves what it wrote but did not sync: make durable what will
+        // be read as if it were.
+        file.sync().map_err(unusable)?;
         let database = guarded(&path, || {
             let database = Database::builder()
                 .set_cache_size(CACHE_BYTES)
-                .create(&file)
+                .create_with_backend(Backend(file))
                 .map_err(|error| opening(&path, error))?;
             prepare(&path, &database)?;
             Ok(database)
         })?;
         if !made {
-            let publish = fs::rename(&file, &path)
-                .and_then(|()| File::open(directory))
-                .and_then(|directory| directory.sync_all());
-            publish.map_err(|source| not_writable(&path, source))?;
+            directory
+                .rename(NEW_FILE, DATABASE_FILE)
+                .map_err(unusable)?;
         }
+        // Also when it was made before: the process that renamed it may have got no further.
+        directory.sync().map_err(unusable)?;
         Ok(Self {
+            directory,
             path,
             open: RwLock::new(Some(Open {
                 database,
                 _lock: lock,
             })),
         })
+    }
+
+    /// Removes the file [`DATABASE_FILE`] from `directory`, durable when it returns: who opens the
+    /// directory next is a new node. Nothing happens when there is none.
+    ///
+    /// # Errors
+    /// - [`StorageError::Locked`] when it is open;
+    /// - [`StorageError::NotWritable`] or [`StorageError::Io`] when the system fails.
+    pub fn remove(directory: &dyn Directory) -> Result<(), StorageError> {
+        let path = directory.path().join(DATABASE_FILE);
+        let _lock = lock(directory)?;
+        let removed = directory
+            .remove(DATABASE_FILE)
+            .and_then(|_| directory.sync());
+        removed.map_err(|source| unusable(&path, source))
     }
 
     /// Runs `work` on the open database; after a panic within redb the database is given up.
@@ -250,38 +281,61 @@ impl Storage for RedbStorage {
     fn location(&self) -> PathBuf {
         self.path.clone()
     }
+
+    fn pending_latency(&self) -> Duration {
+        self.directory.pending_latency()
+    }
+}
+
+/// A file as redb wants it. Locks are not its matter: the directory has one.
+#[derive(Debug)]
+struct Backend(Box<dyn DiskFile>);
+
+impl StorageBackend for Backend {
+    fn len(&self) -> io::Result<u64> {
+        self.0.len()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.0.read(offset, out)
+    }
+
+    fn set_len(&self, length: u64) -> io::Result<()> {
+        self.0.set_len(length)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.0.sync()
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.0.write(offset, data)
+    }
 }
 
 /// Creates `directory` where missing and takes its lock.
-fn lock(directory: &Path) -> Result<File, StorageError> {
-    fs::create_dir_all(directory).map_err(|source| not_writable(directory, source))?;
-    let path = directory.join(LOCK_FILE);
-    let file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(&path)
-        .map_err(|source| not_writable(&path, source))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(StorageError::Locked {
-            path: directory.to_path_buf(),
-        }),
-        Err(TryLockError::Error(source)) => Err(not_writable(&path, source)),
+fn lock(directory: &dyn Directory) -> Result<Box<dyn DirectoryLock>, StorageError> {
+    let path = directory.path();
+    directory.make().map_err(|source| unusable(&path, source))?;
+    match directory.lock(LOCK_FILE) {
+        Ok(Some(lock)) => Ok(lock),
+        Ok(None) => Err(StorageError::Locked { path }),
+        Err(source) => Err(unusable(&path.join(LOCK_FILE), source)),
     }
 }
 
-fn not_writable(path: &Path, source: io::Error) -> StorageError {
-    StorageError::NotWritable {
-        path: path.to_path_buf(),
-        source,
-    }
-}
-
-fn remove_if_there(path: &Path) -> Result<(), StorageError> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(not_writable(path, error)),
-        _ => Ok(()),
+/// Tells a place that cannot be used from a medium that fails.
+fn unusable(path: &Path, source: io::Error) -> StorageError {
+    use io::ErrorKind as Kind;
+    let path = path.to_path_buf();
+    match source.kind() {
+        Kind::PermissionDenied
+        | Kind::ReadOnlyFilesystem
+        | Kind::NotADirectory
+        | Kind::IsADirectory
+        | Kind::AlreadyExists
+        | Kind::NotFound => StorageError::NotWritable { path, source },
+        _ => StorageError::Io { path, source },
     }
 }
 
@@ -358,24 +412,18 @@ fn guarded<T>(
 
 fn opening(path: &Path, error: redb::DatabaseError) -> StorageError {
     use io::ErrorKind as Kind;
-    if let redb::DatabaseError::Storage(redb::StorageError::Io(source)) = error {
-        let path = path.to_path_buf();
-        return match source.kind() {
+    match error {
+        redb::DatabaseError::Storage(redb::StorageError::Io(source)) => match source.kind() {
             Kind::InvalidData | Kind::UnexpectedEof | Kind::InvalidInput => {
                 StorageError::Corrupted {
-                    path,
+                    path: path.to_path_buf(),
                     detail: source.to_string(),
                 }
             }
-            Kind::PermissionDenied
-            | Kind::ReadOnlyFilesystem
-            | Kind::NotADirectory
-            | Kind::IsADirectory
-            | Kind::NotFound => StorageError::NotWritable { path, source },
-            _ => StorageError::Io { path, source },
-        };
+            _ => unusable(path, source),
+        },
+        error => failed(path, error.into()),
     }
-    failed(path, error.into())
 }
 
 fn failed(path: &Path, error: redb::Error) -> StorageError {
