@@ -3,16 +3,18 @@
 //! What a hook is called with and in which order is decided in `hooks/`; this file connects it to
 //! the control plane and remembers how far this node has got.
 
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use clusterkit_core::command::Command;
 use clusterkit_core::control::ControlPlane;
 use clusterkit_core::id::{ClusterId, EventSeq, RaftId};
+use clusterkit_raft::disk::Directory;
+use tokio_util::sync::CancellationToken;
 
 use crate::hooks::{Acks, HookRunner};
 use crate::inner::{Inner, Phase};
+use crate::tasks::blocking;
 
 /// How often the cursor is written down: what a crash may repeat.
 const REMEMBER_EVERY: Duration = Duration::from_millis(500);
@@ -25,10 +27,11 @@ pub(crate) async fn run(inner: Arc<Inner>) {
         return;
     };
     let control = Arc::clone(inner.member_control());
-    let cursor_file = CursorFile::new(&inner.settings.data_dir, cluster, me);
+    let cursor_file = CursorFile::new(Arc::clone(&inner.settings.directory), cluster, me);
     let mut view = control.view();
     let start = cursor_file
         .read()
+        .await
         .unwrap_or_else(|| HookRunner::first_cursor(&view.state, me));
     let subscriber = Arc::clone(&inner.settings.hooks);
     let settings = inner.settings.hook_settings.clone();
@@ -42,34 +45,29 @@ pub(crate) async fn run(inner: Arc<Inner>) {
         std::future::pending::<()>().await;
     };
     tokio::pin!(answering);
-    let mut written = start;
-    let mut ticks = tokio::time::interval(REMEMBER_EVERY);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        runner.feed(Arc::clone(&view));
-        if inner.was_removed(&view) {
-            inner.set_phase(Phase::Left);
-            break;
+    let feeding_ends = CancellationToken::new();
+    let mut written = {
+        // Beside the feeding, too: the disk may be slow.
+        let remembering = cursor_file.follow(&runner, start, &feeding_ends);
+        tokio::pin!(remembering);
+        loop {
+            runner.feed(Arc::clone(&view));
+            if inner.was_removed(&view) {
+                inner.set_phase(Phase::Left);
+                break;
+            }
+            tokio::select! {
+                newer = control.changed(view.version) => view = newer,
+                () = &mut answering => {}
+                _ = &mut remembering => {}
+                () = inner.stop.cancelled() => break,
+            }
         }
-        tokio::select! {
-            newer = control.changed(view.version) => view = newer,
-            () = &mut answering => {}
-            _ = ticks.tick() => remember(&cursor_file, &mut written, runner.cursor()),
-            () = inner.stop.cancelled() => break,
-        }
-    }
+        feeding_ends.cancel();
+        remembering.await
+    };
     let last = runner.shutdown().await;
-    remember(&cursor_file, &mut written, last);
-}
-
-fn remember(file: &CursorFile, written: &mut EventSeq, cursor: EventSeq) {
-    if cursor == *written {
-        return;
-    }
-    match file.write(cursor) {
-        Ok(()) => *written = cursor,
-        Err(error) => tracing::warn!(%error, "the hook cursor could not be written"),
-    }
+    cursor_file.remember(&mut written, last).await;
 }
 
 impl Inner {
@@ -103,53 +101,96 @@ impl Inner {
     }
 }
 
-/// The cursor of one membership on disk. Not synced: losing the newest one repeats some hooks.
+/// The cursor of one membership on disk.
 struct CursorFile {
-    path: PathBuf,
+    directory: Arc<dyn Directory>,
     owner: String,
 }
 
 impl CursorFile {
-    fn new(dir: &Path, cluster: ClusterId, me: RaftId) -> Self {
+    fn new(directory: Arc<dyn Directory>, cluster: ClusterId, me: RaftId) -> Self {
         Self {
-            path: dir.join(CURSOR_FILE),
+            directory,
             owner: format!("{cluster} {me}"),
         }
     }
 
     /// Returns the cursor written last by this very membership.
-    fn read(&self) -> Option<EventSeq> {
-        let text = std::fs::read_to_string(&self.path).ok()?;
+    async fn read(&self) -> Option<EventSeq> {
+        let directory = Arc::clone(&self.directory);
+        let read = blocking(move || directory.read(CURSOR_FILE)).await;
+        let content = match read {
+            Ok(Ok(content)) => content?,
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "the hook cursor could not be read: hooks run again");
+                return None;
+            }
+            Err(panic) => {
+                tracing::warn!(panic, "the hook cursor could not be read: hooks run again");
+                return None;
+            }
+        };
+        let text = String::from_utf8(content).ok()?;
         let (owner, seq) = text.trim().rsplit_once(' ')?;
         (owner == self.owner)
             .then(|| seq.parse().ok().map(EventSeq))
             .flatten()
     }
 
-    fn write(&self, cursor: EventSeq) -> std::io::Result<()> {
-        let next = self.path.with_extension("next");
-        std::fs::write(&next, format!("{} {cursor}\n", self.owner))?;
-        std::fs::rename(&next, &self.path)
+    /// Writes down where `runner` is from time to time until `end`; returns what was written last.
+    async fn follow(
+        &self,
+        runner: &HookRunner,
+        start: EventSeq,
+        end: &CancellationToken,
+    ) -> EventSeq {
+        let mut written = start;
+        let mut ticks = tokio::time::interval(REMEMBER_EVERY);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = ticks.tick() => {}
+                () = end.cancelled() => return written,
+            }
+            self.remember(&mut written, runner.cursor()).await;
+        }
+    }
+
+    async fn remember(&self, written: &mut EventSeq, cursor: EventSeq) {
+        if cursor == *written {
+            return;
+        }
+        let directory = Arc::clone(&self.directory);
+        let line = format!("{} {cursor}\n", self.owner);
+        let writing = blocking(move || directory.publish(CURSOR_FILE, line.as_bytes())).await;
+        match writing {
+            Ok(Ok(())) => *written = cursor,
+            Ok(Err(error)) => tracing::warn!(%error, "the hook cursor could not be written"),
+            Err(panic) => tracing::warn!(panic, "the hook cursor could not be written"),
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use clusterkit_raft::disk::OsDirectory;
+
     use super::*;
 
-    #[test]
-    fn a_cursor_belongs_to_one_membership() {
-        let dir = tempfile::tempdir().unwrap();
+    #[tokio::test]
+    async fn a_cursor_belongs_to_one_membership() {
+        let temporary = tempfile::tempdir().unwrap();
+        let directory: Arc<dyn Directory> = Arc::new(OsDirectory::new(temporary.path()));
         let cluster = ClusterId::from_bytes([7; 16]);
-        let file = CursorFile::new(dir.path(), cluster, RaftId(9));
-        assert_eq!(file.read(), None);
-        file.write(EventSeq(41)).unwrap();
-        assert_eq!(file.read(), Some(EventSeq(41)));
-        assert_eq!(
-            CursorFile::new(dir.path(), cluster, RaftId(10)).read(),
-            None
-        );
-        std::fs::write(dir.path().join(CURSOR_FILE), "garbage").unwrap();
-        assert_eq!(file.read(), None);
+        let file = CursorFile::new(Arc::clone(&directory), cluster, RaftId(9));
+        assert_eq!(file.read().await, None);
+        let mut written = EventSeq(0);
+        file.remember(&mut written, EventSeq(41)).await;
+        assert_eq!(written, EventSeq(41));
+        assert_eq!(file.read().await, Some(EventSeq(41)));
+        let other = CursorFile::new(Arc::clone(&directory), cluster, RaftId(10));
+        assert_eq!(other.read().await, None);
+        directory.publish(CURSOR_FILE, b"garbage").unwrap();
+        assert_eq!(file.read().await, None);
     }
 }

@@ -55,6 +55,7 @@ pub use clusterkit_core::node::{Drain, Node, NodeStatus};
 pub use clusterkit_core::placement;
 pub use clusterkit_core::time::{Instant, UnixMillis};
 pub use clusterkit_core::topology::{Location, LookupError, Topology};
+pub use clusterkit_raft::disk;
 pub use data::{Cas, DataValue};
 pub use error::{JoinError, NodeError, StartError};
 pub use hooks::{

@@ -16,7 +16,7 @@ use clusterkit_core::id::{Epoch, Incarnation, NodeId, PartitionId, RaftId};
 use clusterkit_core::node::{Node, NodeStatus};
 use clusterkit_core::topology::{LookupError, Topology};
 use clusterkit_http::server::RunningServer;
-use clusterkit_raft::storage::DATABASE_FILE;
+use clusterkit_raft::storage::RedbStorage;
 
 use crate::error::{NodeError, StartError};
 use crate::feed;
@@ -434,7 +434,7 @@ impl ClusterKit {
         }
         self.inner.member_control().shutdown().await;
         self.inner.storage.close();
-        if left && let Err(error) = self.inner.forget_membership() {
+        if left && let Err(error) = self.inner.forget_membership().await {
             tracing::warn!(%error, "the directory still says that this node is a member");
         }
         self.inner.set_phase(Phase::Stopped);
@@ -525,11 +525,13 @@ impl Inner {
     }
 
     /// Removes the log of a membership that has ended, so that the next start is a new node's.
-    fn forget_membership(&self) -> std::io::Result<()> {
+    async fn forget_membership(&self) -> Result<(), String> {
         if self.settings.storage.is_some() {
             return Ok(());
         }
-        std::fs::remove_file(self.settings.data_dir.join(DATABASE_FILE))
+        let directory = Arc::clone(&self.settings.directory);
+        let removed = crate::tasks::blocking(move || RedbStorage::remove(&*directory)).await?;
+        removed.map_err(|error| error.to_string())
     }
 
     async fn leave(&self) -> Result<(), NodeError> {

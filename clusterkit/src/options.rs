@@ -15,6 +15,7 @@ use clusterkit_core::detector::DetectorConfig;
 use clusterkit_core::hash::{HashAlgorithm, HashConfig};
 use clusterkit_core::id::NodeId;
 use clusterkit_core::placement::{MinimalMove, PlacementStrategy};
+use clusterkit_raft::disk::{Directory, OsDirectory};
 use clusterkit_raft::storage::Storage;
 
 use crate::address::{self, HostPort};
@@ -95,6 +96,7 @@ pub struct Options {
     bootstrap: Option<bool>,
     expect: usize,
     data_dir: PathBuf,
+    directory: Option<Arc<dyn Directory>>,
     cluster_name: Option<String>,
     partition_count: Option<u32>,
     replication_factor: Option<u32>,
@@ -125,7 +127,7 @@ pub struct Settings {
     pub(crate) seeds: Vec<HostPort>,
     pub(crate) bootstrap: Option<bool>,
     pub(crate) expect: usize,
-    pub(crate) data_dir: PathBuf,
+    pub(crate) directory: Arc<dyn Directory>,
     pub(crate) config: ClusterConfig,
     pub(crate) fixed: Fixed,
     pub(crate) services: BTreeMap<String, String>,
@@ -187,6 +189,7 @@ impl Options {
             bootstrap: None,
             expect: 1,
             data_dir: PathBuf::from("./clusterkit-data"),
+            directory: None,
             cluster_name: None,
             partition_count: None,
             replication_factor: None,
@@ -305,6 +308,13 @@ impl Options {
     /// Sets the directory that holds the node's identity and log. Default `./clusterkit-data`.
     pub fn data_dir(mut self, dir: impl Into<PathBuf>) -> Self {
         self.data_dir = dir.into();
+        self
+    }
+
+    /// Sets what keeps the node's files, in the place of a directory of the operating system;
+    /// [`data_dir`](Self::data_dir) then says nothing. For simulated disks.
+    pub fn directory(mut self, directory: Arc<dyn Directory>) -> Self {
+        self.directory = Some(directory);
         self
     }
 
@@ -501,7 +511,10 @@ impl Options {
             seeds,
             bootstrap: self.bootstrap,
             expect: self.expect,
-            data_dir: self.data_dir.clone(),
+            directory: self
+                .directory
+                .clone()
+                .unwrap_or_else(|| Arc::new(OsDirectory::new(&self.data_dir))),
             config,
             fixed: Fixed {
                 cluster_name: self.cluster_name.clone(),

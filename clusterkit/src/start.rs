@@ -111,12 +111,12 @@ async fn open_storage(settings: &Settings) -> Result<Arc<dyn Storage>, StartErro
     if let Some(storage) = &settings.storage {
         return Ok(Arc::clone(storage));
     }
-    let dir = settings.data_dir.clone();
+    let directory = Arc::clone(&settings.directory);
     let failed = |source: Box<dyn std::error::Error + Send + Sync>| StartError::Storage {
-        path: settings.data_dir.clone(),
+        path: settings.directory.path(),
         source,
     };
-    match crate::tasks::blocking(move || RedbStorage::open(dir)).await {
+    match crate::tasks::blocking(move || RedbStorage::open_in(directory)).await {
         Ok(Ok(storage)) => Ok(Arc::new(storage)),
         Ok(Err(error)) => Err(failed(Box::new(error))),
         Err(panicked) => Err(failed(panicked.into())),
