@@ -4,10 +4,12 @@
 //! What they mean to the cluster is in [`clusterkit::Options`].
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::{Parser, ValueEnum};
+use clusterkit::disk::OsDirectory;
 use clusterkit::{HashAlgorithm, Options, Profile};
 
 use super::server::{KvOptions, StoreKind};
@@ -157,7 +159,7 @@ impl Args {
         options.value_max_bytes = self.value_max_bytes;
         options.connections_max = self.connections_max;
         if self.store == StoreArg::Redb {
-            options.store = StoreKind::Redb(self.data_dir.clone());
+            options.store = StoreKind::Redb(Arc::new(OsDirectory::new(&self.data_dir)));
         }
         let mut node = options
             .node

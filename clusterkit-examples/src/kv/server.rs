@@ -2,11 +2,11 @@
 //!
 //! How options come about from flags and the environment is in `args`.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use clusterkit::disk::Directory;
 use clusterkit::{ChangeStage, ClusterKit, HookResult, Hooks, Options, PartitionChange};
 use clusterkit_core::id::Epoch;
 use clusterkit_core::topology::Topology;
@@ -39,7 +39,7 @@ pub enum StoreKind {
     #[default]
     Memory,
     /// In the file `kv.redb` of this directory, durable when a write is acknowledged.
-    Redb(PathBuf),
+    Redb(Arc<dyn Directory>),
 }
 
 /// What a node of the service is started with.
@@ -110,8 +110,8 @@ impl KvNode {
         let file = match &options.store {
             StoreKind::Memory => None,
             StoreKind::Redb(directory) => {
-                let directory = directory.clone();
-                let opened = blocking(move || FileStore::open(&directory)).await;
+                let directory = Arc::clone(directory);
+                let opened = blocking(move || FileStore::open(directory)).await;
                 Some(Arc::new(opened.context("opening the store panicked")??))
             }
         };

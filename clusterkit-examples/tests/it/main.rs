@@ -6,8 +6,10 @@
 )]
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
+use clusterkit::disk::OsDirectory;
 use clusterkit::{Epoch, NodeStatus, Profile};
 use clusterkit_examples::kv::{KvNode, KvOptions, StoreKind};
 use clusterkit_http::client::{HttpClient, HttpRequest, HttpResponse};
@@ -19,7 +21,7 @@ async fn start(id: u64, seed: Option<&KvNode>, dir: &Path, redb: bool) -> KvNode
     let home = dir.join(format!("node-{id}"));
     let mut options = KvOptions::new(format!("node-{id}"), "127.0.0.1:0", "127.0.0.1:0");
     if redb {
-        options.store = StoreKind::Redb(home.clone());
+        options.store = StoreKind::Redb(Arc::new(OsDirectory::new(&home)));
     }
     options.node = options
         .node

@@ -1,20 +1,22 @@
 //! Records in one redb file, durable when a write resolves.
 //!
-//! One thread owns all writing and commits what has gathered meanwhile in one transaction: one
-//! fsync for many writers. Reads run on threads that may block: they wait for a commit's fsync.
+//! One piece of blocking work at a time writes, and commits what has gathered meanwhile in one
+//! transaction: one fsync for many writers. Reads run where they may block, too: they wait for a
+//! commit's fsync. The file lies in a [`Directory`], so that a simulated disk can take its place.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
-use std::thread;
+use std::path::PathBuf;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Duration;
 
 use bytes::Bytes;
+use clusterkit::disk::{Directory, DirectoryLock, DiskFile};
 use clusterkit_core::id::{Epoch, PartitionId};
 use futures_util::FutureExt;
 use futures_util::future::ready;
-use redb::{Database, ReadableDatabase, ReadableTable, Table, TableDefinition};
+use redb::{Database, ReadableDatabase, ReadableTable, StorageBackend, Table, TableDefinition};
 use tokio::sync::oneshot;
 
 use super::{Store, StoreError, Stored, Summary, Totals, WriteOp, wins};
@@ -23,8 +25,12 @@ use crate::kv::tasks::blocking;
 
 /// The name of the file within the data directory.
 pub(crate) const FILE_NAME: &str = "kv.redb";
+/// The name under which a new file is made.
+const NEW_NAME: &str = "kv.redb.new";
+/// The name of the lock that says that the file is in use.
+const LOCK_NAME: &str = "kv.lock";
 
-/// How many writes may wait for the writing thread.
+/// How many writes may wait for the disk.
 const QUEUE_MAX: usize = 4_096;
 /// How many writes one transaction takes at most.
 const GROUP_MAX: usize = 256;
@@ -45,16 +51,34 @@ type Job = (Vec<WriteOp>, Answer);
 #[derive(Debug)]
 pub(crate) struct FileStore {
     shared: Arc<Shared>,
-    queue: Mutex<Option<SyncSender<Job>>>,
-    writer: Mutex<Option<thread::JoinHandle<()>>>,
 }
 
 #[derive(Debug)]
 struct Shared {
+    directory: Arc<dyn Directory>,
     path: PathBuf,
     /// None once it is closed.
-    database: RwLock<Option<Database>>,
+    open: RwLock<Option<Open>>,
     totals: Mutex<Totals>,
+    queue: Mutex<Queue>,
+    /// Told when nobody writes any more.
+    idle: Condvar,
+}
+
+#[derive(Debug)]
+struct Open {
+    database: Database,
+    /// Held, not used: released after the database.
+    _lock: Box<dyn DirectoryLock>,
+}
+
+/// The writes that wait.
+#[derive(Debug, Default)]
+struct Queue {
+    jobs: VecDeque<Job>,
+    /// Invariant: true while a [`Writing`] exists, and jobs wait only then.
+    writing: bool,
+    closed: bool,
 }
 
 impl FileStore {
@@ -62,33 +86,23 @@ impl FileStore {
     ///
     /// # Errors
     /// [`StoreError::Open`] naming the file and what to do.
-    pub(crate) fn open(directory: &Path) -> Result<Self, StoreError> {
-        let path = directory.join(FILE_NAME);
-        let opened = catch_unwind(AssertUnwindSafe(|| open(directory, &path)))
+    pub(crate) fn open(directory: Arc<dyn Directory>) -> Result<Self, StoreError> {
+        let path = directory.path().join(FILE_NAME);
+        let opened = catch_unwind(AssertUnwindSafe(|| open(&*directory)))
             .unwrap_or_else(|_| Err(String::from("the file is damaged")));
-        let (database, totals) = opened.map_err(|reason| StoreError::Open {
+        let (open, totals) = opened.map_err(|reason| StoreError::Open {
             path: path.clone(),
             reason,
         })?;
         let shared = Arc::new(Shared {
-            path: path.clone(),
-            database: RwLock::new(Some(database)),
+            directory,
+            path,
+            open: RwLock::new(Some(open)),
             totals: Mutex::new(totals),
+            queue: Mutex::default(),
+            idle: Condvar::new(),
         });
-        let (queue, incoming) = sync_channel(QUEUE_MAX);
-        let writing = Arc::clone(&shared);
-        let writer = thread::Builder::new()
-            .name(String::from("kv-writer"))
-            .spawn(move || writing.run(&incoming))
-            .map_err(|error| StoreError::Open {
-                path,
-                reason: error.to_string(),
-            })?;
-        Ok(Self {
-            shared,
-            queue: Mutex::new(Some(queue)),
-            writer: Mutex::new(Some(writer)),
-        })
+        Ok(Self { shared })
     }
 
     /// Keeps what is stored if it was stored for `owner`, and forgets it otherwise: versions of
@@ -125,13 +139,17 @@ impl FileStore {
 impl FileStore {
     /// Finishes the writes that wait and frees the file, whoever still holds this store.
     pub(crate) fn close(&self) {
-        drop(lock(&self.queue).take());
-        if let Some(writer) = lock(&self.writer).take() {
-            // The thread ends with its queue; a panic of it has been reported.
-            let _ = writer.join();
+        let mut queue = lock(&self.shared.queue);
+        queue.closed = true;
+        while queue.writing {
+            let waited = self.shared.idle.wait(queue);
+            queue = waited.unwrap_or_else(PoisonError::into_inner);
         }
-        let database = self.shared.database.write();
-        drop(database.unwrap_or_else(PoisonError::into_inner).take());
+        drop(queue);
+        let open = self.shared.open.write();
+        let open = open.unwrap_or_else(PoisonError::into_inner).take();
+        // Dropping redb writes its clean-shutdown mark; a panic there must not reach the caller.
+        let _ = catch_unwind(AssertUnwindSafe(|| drop(open)));
     }
 }
 
@@ -145,14 +163,60 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn open(directory: &Path, path: &Path) -> Result<(Database, Totals), String> {
-    std::fs::create_dir_all(directory).map_err(|error| error.to_string())?;
+fn open(directory: &dyn Directory) -> Result<(Open, Totals), String> {
+    let text = |error: io::Error| error.to_string();
+    directory.make().map_err(text)?;
+    let lock = directory.lock(LOCK_NAME).map_err(text)?;
+    let lock = lock.ok_or("it is in use")?;
+    let found = directory.open(FILE_NAME).map_err(text)?;
+    let made = found.is_some();
+    let file = match found {
+        Some(file) => file,
+        None => directory.create(NEW_NAME).map_err(text)?,
+    };
+    // A process that was killed leaves what it wrote but did not sync: make durable what will be
+    // read as if it were.
+    file.sync().map_err(text)?;
     let database = Database::builder()
         .set_cache_size(CACHE_BYTES)
-        .create(path)
+        .create_with_backend(Backend(file))
         .map_err(|error| error.to_string())?;
     let totals = prepare(&database).map_err(|error| error.to_string())?;
-    Ok((database, totals))
+    if !made {
+        directory.rename(NEW_NAME, FILE_NAME).map_err(text)?;
+    }
+    directory.sync().map_err(text)?;
+    let open = Open {
+        database,
+        _lock: lock,
+    };
+    Ok((open, totals))
+}
+
+/// A file as redb wants it. Locks are not its matter: the directory has one.
+#[derive(Debug)]
+struct Backend(Box<dyn DiskFile>);
+
+impl StorageBackend for Backend {
+    fn len(&self) -> io::Result<u64> {
+        self.0.len()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.0.read(offset, out)
+    }
+
+    fn set_len(&self, length: u64) -> io::Result<()> {
+        self.0.set_len(length)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.0.sync()
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.0.write(offset, data)
+    }
 }
 
 fn prepare(database: &Database) -> Result<Totals, redb::Error> {
@@ -179,11 +243,11 @@ impl Shared {
         &self,
         work: impl FnOnce(&Database) -> Result<T, redb::Error>,
     ) -> Result<T, StoreError> {
-        let database = self.database.read().unwrap_or_else(PoisonError::into_inner);
-        let Some(database) = database.as_ref() else {
+        let open = self.open.read().unwrap_or_else(PoisonError::into_inner);
+        let Some(open) = open.as_ref() else {
             return Err(self.closed());
         };
-        work(database).map_err(|error| self.failed(&error))
+        work(&open.database).map_err(|error| self.failed(&error))
     }
 
     fn closed(&self) -> StoreError {
@@ -200,29 +264,20 @@ impl Shared {
         }
     }
 
-    fn run(&self, incoming: &Receiver<Job>) {
-        while let Ok(first) = incoming.recv() {
-            let mut group = vec![first];
-            while group.len() < GROUP_MAX
-                && let Ok(next) = incoming.try_recv()
-            {
-                group.push(next);
-            }
-            let (ops, answers): (Vec<_>, Vec<_>) = group.into_iter().unzip();
-            let committed =
-                catch_unwind(AssertUnwindSafe(|| self.commit(&ops))).unwrap_or_else(|_| {
-                    Err(StoreError::Failed {
-                        path: self.path.clone(),
-                        reason: String::from("the database panicked, it may be damaged"),
-                    })
-                });
-            if let Err(error) = &committed {
-                tracing::error!(%error, "records could not be written");
-            }
-            for answer in answers {
-                // Whoever asked may have gone.
-                let _ = answer.send(committed.clone());
-            }
+    fn write_group(&self, group: Vec<Job>) {
+        let (ops, answers): (Vec<_>, Vec<_>) = group.into_iter().unzip();
+        let committed = catch_unwind(AssertUnwindSafe(|| self.commit(&ops))).unwrap_or_else(|_| {
+            Err(StoreError::Failed {
+                path: self.path.clone(),
+                reason: String::from("the database panicked, it may be damaged"),
+            })
+        });
+        if let Err(error) = &committed {
+            tracing::error!(%error, "records could not be written");
+        }
+        for answer in answers {
+            // Whoever asked may have gone.
+            let _ = answer.send(committed.clone());
         }
     }
 
@@ -231,6 +286,59 @@ impl Shared {
         let totals = self.with(|database| apply(database, groups, totals))?;
         *lock(&self.totals) = totals;
         Ok(())
+    }
+}
+
+/// The right to write, and the duty to write all that waits. Where it is dropped before, because
+/// the runtime ends, those who wait are told that the store is closed.
+struct Writing {
+    shared: Arc<Shared>,
+    done: bool,
+}
+
+impl Writing {
+    fn run(mut self) {
+        while let Some(group) = self.next() {
+            self.shared.write_group(group);
+        }
+    }
+
+    /// Takes what waits, up to a limit. When nothing does, gives the right back under the same
+    /// lock: a job that comes later brings a writer of its own.
+    fn next(&mut self) -> Option<Vec<Job>> {
+        let mut queue = lock(&self.shared.queue);
+        let count = queue.jobs.len().min(GROUP_MAX);
+        if count == 0 {
+            self.done = true;
+            queue.end(&self.shared.idle);
+            return None;
+        }
+        Some(queue.jobs.drain(..count).collect())
+    }
+}
+
+impl Drop for Writing {
+    fn drop(&mut self) {
+        if !self.done {
+            let mut queue = lock(&self.shared.queue);
+            queue.jobs.clear();
+            queue.end(&self.shared.idle);
+        }
+    }
+}
+
+impl Queue {
+    fn end(&mut self, idle: &Condvar) {
+        self.writing = false;
+        idle.notify_all();
+    }
+}
+
+/// Waits for what a simulated disk still owes.
+async fn settle(directory: &dyn Directory) {
+    let latency = directory.pending_latency();
+    if latency > Duration::ZERO {
+        tokio::time::sleep(latency).await;
     }
 }
 
@@ -510,8 +618,14 @@ impl FileStore {
     ) -> Stored<T> {
         let shared = Arc::clone(&self.shared);
         let closed = shared.closed();
+        let directory = Arc::clone(&shared.directory);
         let read = blocking(move || work(&shared));
-        async move { read.await.unwrap_or(Err(closed)) }.boxed()
+        async move {
+            let read = read.await.unwrap_or(Err(closed));
+            settle(&*directory).await;
+            read
+        }
+        .boxed()
     }
 }
 
@@ -548,15 +662,31 @@ impl Store for FileStore {
 
     fn write(&self, ops: Vec<WriteOp>) -> Stored<()> {
         let (answer, answered) = oneshot::channel();
-        let closed = self.shared.closed();
-        let queue = lock(&self.queue);
-        let queued = queue.as_ref().map(|queue| queue.try_send((ops, answer)));
-        match queued {
-            Some(Ok(())) => async move { answered.await.unwrap_or(Err(closed)) }.boxed(),
-            Some(Err(TrySendError::Full(_))) => {
-                ready(Err(StoreError::Busy { limit: QUEUE_MAX })).boxed()
+        let shared = Arc::clone(&self.shared);
+        let begins = {
+            let mut queue = lock(&shared.queue);
+            if queue.closed {
+                return ready(Err(shared.closed())).boxed();
             }
-            Some(Err(TrySendError::Disconnected(_))) | None => ready(Err(closed)).boxed(),
+            if queue.jobs.len() >= QUEUE_MAX {
+                return ready(Err(StoreError::Busy { limit: QUEUE_MAX })).boxed();
+            }
+            queue.jobs.push_back((ops, answer));
+            !std::mem::replace(&mut queue.writing, true)
+        };
+        if begins {
+            let writing = Writing {
+                shared: Arc::clone(&shared),
+                done: false,
+            };
+            // Whoever waits has the answer from the queue.
+            drop(blocking(move || writing.run()));
         }
+        async move {
+            let written = answered.await.unwrap_or_else(|_| Err(shared.closed()));
+            settle(&*shared.directory).await;
+            written
+        }
+        .boxed()
     }
 }

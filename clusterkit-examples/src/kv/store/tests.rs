@@ -1,7 +1,12 @@
 //! Both stores behave the same, in whatever order writes arrive.
 
-use super::*;
+use std::path::Path;
+use std::sync::Arc;
+
+use clusterkit::disk::OsDirectory;
 use clusterkit_core::id::Epoch;
+
+use super::*;
 
 const HERE: PartitionId = PartitionId(7);
 const NEXT: PartitionId = PartitionId(8);
@@ -34,7 +39,11 @@ fn merge(partition: PartitionId, key: &str, at: Version, value: Option<&str>) ->
 async fn both(check: impl AsyncFn(&dyn Store)) {
     check(&MemoryStore::default()).await;
     let directory = tempfile::tempdir().unwrap();
-    check(&FileStore::open(directory.path()).unwrap()).await;
+    check(&open(directory.path()).unwrap()).await;
+}
+
+fn open(path: &Path) -> Result<FileStore, StoreError> {
+    FileStore::open(Arc::new(OsDirectory::new(path)))
 }
 
 async fn value(store: &dyn Store, key: &str) -> Option<String> {
@@ -190,7 +199,7 @@ async fn what_is_not_known_to_be_everywhere_is_told_apart() {
 async fn a_file_keeps_everything_over_a_restart() {
     let directory = tempfile::tempdir().unwrap();
     let written = {
-        let store = FileStore::open(directory.path()).unwrap();
+        let store = open(directory.path()).unwrap();
         for i in 0..20 {
             let op = merge(HERE, &format!("k{i}"), version(1, i + 1), Some("value"));
             store.write(vec![op]).await.unwrap();
@@ -201,7 +210,7 @@ async fn a_file_keeps_everything_over_a_restart() {
             .unwrap();
         store.totals()
     };
-    let store = FileStore::open(directory.path()).unwrap();
+    let store = open(directory.path()).unwrap();
     assert_eq!(store.totals(), written);
     assert_eq!(value(&store, "k19").await.as_deref(), Some("value"));
     assert_eq!(store.summary(HERE).await.unwrap().unsettled.len(), 20);
@@ -210,12 +219,12 @@ async fn a_file_keeps_everything_over_a_restart() {
 #[tokio::test]
 async fn a_file_in_use_or_damaged_is_refused_by_name() {
     let directory = tempfile::tempdir().unwrap();
-    let check = |directory: &std::path::Path| {
-        let error = FileStore::open(directory).unwrap_err().to_string();
+    let check = |directory: &Path| {
+        let error = open(directory).unwrap_err().to_string();
         assert!(error.contains(FILE), "{error}");
     };
     const FILE: &str = "kv.redb";
-    let store = FileStore::open(directory.path()).unwrap();
+    let store = open(directory.path()).unwrap();
     check(directory.path());
     drop(store);
     let path = directory.path().join(FILE);
@@ -226,7 +235,7 @@ async fn a_file_in_use_or_damaged_is_refused_by_name() {
 #[tokio::test]
 async fn records_of_another_membership_are_forgotten() {
     let directory = tempfile::tempdir().unwrap();
-    let store = FileStore::open(directory.path()).unwrap();
+    let store = open(directory.path()).unwrap();
     store.claim("cluster-a 1").unwrap();
     store
         .write(vec![merge(HERE, "k", version(9, 9), Some("v"))])
