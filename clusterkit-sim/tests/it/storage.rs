@@ -1,0 +1,210 @@
+//! The control plane's storage on the simulated disk: its contract, and crashes at any operation.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use clusterkit_core::id::{DiskId, Incarnation, NodeId};
+use clusterkit_raft::storage::{Identity, LogRecord, RedbStorage, Storage, StorageError, WriteOp};
+use clusterkit_raft::testing::{check_raft_storage, check_storage};
+use clusterkit_sim::disk::SimDisk;
+use clusterkit_sim::{Rng, Unsynced};
+
+const KEYS: [&str; 3] = ["vote", "committed", "purged"];
+/// Longer than a page, so that records spread over several.
+const RECORD_MAX_BYTES: u64 = 6_000;
+
+fn disk(seed: u64) -> SimDisk {
+    SimDisk::new("node-1", Rng::new(seed).split("disk"))
+}
+
+fn open(disk: &SimDisk) -> Result<RedbStorage, StorageError> {
+    RedbStorage::open_in(disk.directory())
+}
+
+#[test]
+fn redb_on_a_simulated_disk_keeps_the_contract() {
+    let disk = disk(1);
+    check_storage(|| open(&disk)).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_raft_library_s_suite_passes_on_a_simulated_disk() {
+    let count = AtomicU64::new(0);
+    check_raft_storage(|| open(&disk(count.fetch_add(1, Ordering::Relaxed))))
+        .await
+        .unwrap();
+    assert!(count.into_inner() > 40);
+}
+
+/// Everything a storage holds, as a value.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Content {
+    log: BTreeMap<u64, Bytes>,
+    meta: BTreeMap<&'static str, Bytes>,
+    snapshot: Option<Bytes>,
+    identity: Option<Identity>,
+}
+
+impl Content {
+    fn read(storage: &dyn Storage) -> Result<Self, StorageError> {
+        let log = storage.read_log(0, u64::MAX, usize::MAX)?;
+        let bounds = log.first().zip(log.last());
+        let bounds = bounds.map(|(first, last)| (first.index, last.index));
+        assert_eq!(storage.log_bounds()?, bounds);
+        let mut meta = BTreeMap::new();
+        for key in KEYS {
+            if let Some(value) = storage.meta(key)? {
+                meta.insert(key, value);
+            }
+        }
+        Ok(Self {
+            log: log.into_iter().map(|r| (r.index, r.bytes)).collect(),
+            meta,
+            snapshot: storage.snapshot()?,
+            identity: Identity::load(storage)?,
+        })
+    }
+
+    fn apply(&mut self, batch: &[WriteOp]) {
+        for op in batch {
+            match op {
+                WriteOp::Append(record) => {
+                    self.log.insert(record.index, record.bytes.clone());
+                }
+                WriteOp::TruncateFrom(index) => drop(self.log.split_off(index)),
+                WriteOp::PurgeThrough(index) => self.log = self.log.split_off(&(index + 1)),
+                WriteOp::SetMeta { key, value } => {
+                    self.meta.insert(key, value.clone());
+                }
+                WriteOp::SaveSnapshot(bytes) => self.snapshot = Some(bytes.clone()),
+            }
+        }
+    }
+
+    fn batch(&self, rng: &mut Rng) -> Vec<WriteOp> {
+        let mut bytes = |max| {
+            let mut bytes = vec![0; usize::try_from(rng.within(1..=max)).unwrap()];
+            rng.fill(&mut bytes);
+            Bytes::from(bytes)
+        };
+        let (first, next) = match self.log.first_key_value().zip(self.log.last_key_value()) {
+            Some(((first, _), (last, _))) => (*first, last + 1),
+            None => (7, 7),
+        };
+        let mut batch = Vec::new();
+        let value = bytes(100);
+        let records: Vec<Bytes> = (0..4).map(|_| bytes(RECORD_MAX_BYTES)).collect();
+        let snapshot = bytes(30_000);
+        let append = |from: u64, count: usize| {
+            (from..)
+                .zip(records.clone())
+                .take(count)
+                .map(|(index, bytes)| WriteOp::Append(LogRecord { index, bytes }))
+        };
+        let at = rng.within(first..=next);
+        match rng.below(10) {
+            0 => batch.push(WriteOp::SetMeta {
+                key: rng.pick(&KEYS).unwrap(),
+                value,
+            }),
+            1 => {
+                batch.push(WriteOp::TruncateFrom(at));
+                batch.extend(append(at, 2));
+            }
+            2 => {
+                batch.push(WriteOp::SaveSnapshot(snapshot));
+                batch.push(WriteOp::PurgeThrough(at.saturating_sub(1)));
+            }
+            _ => batch.extend(append(next, 1 + rng.index(4))),
+        }
+        batch
+    }
+}
+
+/// One node's life on one disk.
+struct Life {
+    disk: SimDisk,
+    rng: Rng,
+    /// What was acknowledged, or was read after a start.
+    sure: Content,
+    /// What a write that was not acknowledged would make of it.
+    perhaps: Content,
+    starts: u64,
+}
+
+impl Life {
+    fn new(seed: u64) -> Self {
+        Self {
+            disk: disk(seed),
+            rng: Rng::new(seed).split("life"),
+            sure: Content::default(),
+            perhaps: Content::default(),
+            starts: 0,
+        }
+    }
+
+    /// Starts as a node does: opens, reads, counts the start.
+    fn start(&mut self) -> Result<RedbStorage, StorageError> {
+        let storage = open(&self.disk)?;
+        let found = Content::read(&storage)?;
+        assert!(
+            found == self.sure || found == self.perhaps,
+            "neither what was acknowledged nor that and one whole batch more"
+        );
+        // From now on others may have seen it.
+        self.sure = found;
+        let mut identity = self.sure.identity.clone().unwrap_or_else(|| {
+            Identity::new(NodeId::new("node-1").unwrap(), DiskId::from_bytes([1; 16]))
+        });
+        identity.incarnation = Incarnation(identity.incarnation.0 + 1);
+        assert!(
+            identity.incarnation.0 > self.starts,
+            "a start is counted twice"
+        );
+        self.perhaps = self.sure.clone();
+        self.perhaps.identity = Some(identity.clone());
+        identity.save(&storage)?;
+        self.sure = self.perhaps.clone();
+        self.starts = identity.incarnation.0;
+        Ok(storage)
+    }
+
+    fn run(&mut self, writes: u64) -> Result<(), StorageError> {
+        let storage = self.start()?;
+        for _ in 0..writes {
+            let batch = self.sure.batch(&mut self.rng);
+            self.perhaps = self.sure.clone();
+            self.perhaps.apply(&batch);
+            storage.write(&batch)?;
+            self.sure = self.perhaps.clone();
+        }
+        if self.rng.chance(300) {
+            storage.close();
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn after_a_crash_at_any_operation_all_that_was_acknowledged_is_there() {
+    let mut died = 0;
+    for seed in 0..150 {
+        let mut life = Life::new(seed);
+        for _ in 0..8 {
+            let operations = life.rng.within(0..=60);
+            life.disk.crash_after(operations);
+            let writes = life.rng.within(0..=12);
+            let ended = life.run(writes);
+            let dead = life.disk.is_dead();
+            died += u64::from(ended.is_err());
+            assert!(ended.is_ok() || dead, "seed {seed}: {ended:?}");
+            let all = [Unsynced::Kept, Unsynced::Lost, Unsynced::Torn];
+            let unsynced = *life.rng.pick(&all).unwrap();
+            let report = life.disk.crash(unsynced);
+            println!("seed {seed}: {unsynced:?} after {operations} operations, {report}");
+        }
+        life.start().unwrap();
+    }
+    assert!(died > 300, "only {died} crashes were felt");
+}
