@@ -33,10 +33,18 @@ pub(crate) async fn run(inner: Arc<Inner>) {
 async fn lead(inner: &Inner) {
     let control = inner.member_control();
     let mut protected = false;
+    let mut led = None;
     loop {
         let view = control.view();
         let (now, wall) = (inner.clock.now(), inner.clock.wall());
         let leading = inner.raft_id().filter(|_| view.leadership.is_leader);
+        if led != leading.map(|_| view.leadership.term) {
+            led = leading.map(|_| view.leadership.term);
+            match led {
+                Some(term) => tracing::info!(term, "leads the cluster"),
+                None => tracing::info!("leads the cluster no more"),
+            }
+        }
         let decision = {
             let mut coordinator = inner.coordinator();
             coordinator.handle_leadership(leading, now);
@@ -64,6 +72,14 @@ async fn lead(inner: &Inner) {
         let acted = !commands.is_empty();
         let mut content = true;
         for command in commands {
+            if let Command::MarkDown { nodes, .. } = &command {
+                let names = nodes.iter().filter_map(|id| view.state.node(*id));
+                let names: Vec<&str> = names.map(|node| node.id.as_str()).collect();
+                tracing::warn!(
+                    nodes = names.join(", "),
+                    "silent for too long: declared down"
+                );
+            }
             content &= inner.carry(command).await;
         }
         if !content {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use clusterkit_client::{Client, Target};
 use clusterkit_http::client::{HttpClient, HttpError, HttpRequest};
+use clusterkit_http::headers;
 use clusterkit_http::query::escape;
 use serde_json::{Value, json};
 
@@ -18,6 +19,31 @@ const ATTEMPT_LIMIT: Duration = Duration::from_millis(1_000);
 pub(crate) struct Records {
     client: Client,
     http: HttpClient,
+}
+
+/// What a primary says of a write it accepted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Acceptance {
+    /// The node.
+    pub(crate) node: String,
+    /// The partition of the key.
+    pub(crate) partition: u64,
+    /// The epoch of the partition under which it was accepted.
+    pub(crate) epoch: u64,
+    /// Its number among the writes of that epoch.
+    pub(crate) seq: u64,
+}
+
+impl Acceptance {
+    fn read(document: &Value) -> Option<Self> {
+        let (epoch, seq) = document["version"].as_str()?.split_once('.')?;
+        Some(Self {
+            node: document["node_id"].as_str()?.to_owned(),
+            partition: document["partition"].as_u64()?,
+            epoch: epoch.parse().ok()?,
+            seq: seq.parse().ok()?,
+        })
+    }
 }
 
 impl Records {
@@ -44,6 +70,26 @@ impl Records {
             .with_context(|| format!("cannot write `{key}`"))
     }
 
+    /// Writes a record as a client that knows the topology does: to its primary, with the epoch it
+    /// was routed by, refused elsewhere. Returns who accepted it, and under which version.
+    pub(crate) async fn write(
+        &self,
+        key: &str,
+        value: &[u8],
+        limit: Duration,
+    ) -> anyhow::Result<Acceptance> {
+        let document = json!({"key": key, "value": encode(value)});
+        let accepted = self
+            .client
+            .call(key.as_bytes())
+            .idempotent(true)
+            .deadline(limit)
+            .send(|target| self.set_routed(target, &document))
+            .await
+            .with_context(|| format!("cannot write `{key}`"))?;
+        Acceptance::read(&accepted).with_context(|| format!("not understood: {accepted}"))
+    }
+
     async fn set(&self, target: Target, document: &Value) -> Result<(), HttpError> {
         let request = HttpRequest::post("/kv/set")
             .json_body(document)
@@ -51,6 +97,16 @@ impl Records {
         let answer = self.http.send(&service(&target)?, request).await?;
         answer.require_success(target.address())?;
         Ok(())
+    }
+
+    async fn set_routed(&self, target: Target, document: &Value) -> Result<Value, HttpError> {
+        let request = HttpRequest::post("/kv/set")
+            .header(headers::EPOCH, target.topology().epoch().to_string())
+            .json_body(document)
+            .within(ATTEMPT_LIMIT);
+        let answer = self.http.send(&service(&target)?, request).await?;
+        let answer = answer.require_success(target.address())?;
+        answer.json(target.address())
     }
 
     /// Reads a record; None means there is none.

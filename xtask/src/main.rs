@@ -8,6 +8,7 @@
     reason = "a command-line program talks to its terminal"
 )]
 
+mod bench;
 mod check;
 mod clock;
 mod demo;
@@ -45,6 +46,8 @@ enum Task {
     Demo(demo::DemoArgs),
     /// Put clusters of real processes through faults and check that nothing is lost.
     ClusterTest(scenarios::ClusterTestArgs),
+    /// Measure real processes.
+    Bench(bench::BenchArgs),
     /// Place scenarios of your own: JSON lines in, rows out.
     Place(place::PlaceArgs),
     /// Draw the pictures of the documentation, or check that they are up to date.
@@ -57,6 +60,7 @@ fn main() -> ExitCode {
         Task::Tidy => tidy::run(&Cli::command()),
         Task::Demo(args) => demo::run(&args),
         Task::ClusterTest(args) => scenarios::run(&args),
+        Task::Bench(args) => bench::run(&args),
         Task::Place(args) => place::run(&args),
         Task::Draw(args) => draw::run(&args),
     };

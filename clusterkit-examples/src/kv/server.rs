@@ -273,6 +273,15 @@ fn hooks(engine: Arc<Engine>, seam: Arc<Embedded>) -> Hooks {
             if !change.local {
                 return Ok(());
             }
+            // `cargo xtask bench failover` reads this line.
+            tracing::debug!(
+                partition = %change.partition,
+                stage = ?change.stage,
+                role = ?change.role,
+                reason = ?change.reason,
+                epoch = %change.epoch,
+                "hook"
+            );
             seam.started().await;
             follow(&engine, &change).await
         }

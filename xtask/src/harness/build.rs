@@ -26,6 +26,11 @@ pub(crate) struct ProgramArgs {
 }
 
 impl ProgramArgs {
+    /// Returns what is built in release mode, or not, unless `program` is given.
+    pub(crate) const fn of(release: bool, program: Option<PathBuf>) -> Self {
+        Self { release, program }
+    }
+
     /// Builds the program with cargo's own progress on the terminal, and returns its path.
     pub(crate) fn prepare(&self) -> anyhow::Result<PathBuf> {
         if let Some(program) = &self.program {

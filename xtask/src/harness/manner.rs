@@ -1,5 +1,7 @@
 //! How the nodes of a cluster run: options of the command line that are handed to every process.
 
+use std::time::Duration;
+
 use clap::{Args, ValueEnum};
 
 /// Where the `kv` program keeps its records.
@@ -74,7 +76,17 @@ impl Store {
 }
 
 impl Profile {
-    fn name(self) -> &'static str {
+    /// Returns how long after its last heartbeat a silent node is declared down: lease, margin and
+    /// window of the library's profile of this name.
+    pub(crate) const fn removal(self) -> Duration {
+        Duration::from_millis(match self {
+            Self::Lan => 1_350,
+            Self::Fast => 220,
+            Self::Wan => 6_250,
+        })
+    }
+
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Lan => "lan",
             Self::Fast => "fast",

@@ -6,6 +6,7 @@
 //! written by `kv`.
 
 mod build;
+mod lines;
 mod manner;
 mod observe;
 mod ports;
@@ -20,12 +21,15 @@ use clusterkit_http::client::HttpClient;
 use tempfile::TempDir;
 
 pub(crate) use build::ProgramArgs;
+pub(crate) use lines::Line;
+use lines::Listening;
 pub(crate) use manner::{Manner, Store};
 #[cfg(test)]
 pub(crate) use observe::NodeRow;
 pub(crate) use observe::{PartitionRow, View};
 use ports::free_port;
-use process::Process;
+use process::{Process, Setting};
+use tokio::sync::mpsc::Receiver;
 
 use crate::clock::Stopwatch;
 
@@ -77,6 +81,7 @@ pub(crate) struct Cluster {
     manner: Manner,
     members: BTreeMap<String, Member>,
     http: HttpClient,
+    listening: Option<Listening>,
 }
 
 #[derive(Debug)]
@@ -98,7 +103,16 @@ impl Cluster {
             manner,
             members: BTreeMap::new(),
             http: HttpClient::default(),
+            listening: None,
         })
+    }
+
+    /// Returns every line that nodes started from now on write, with the time by `watch`, at which
+    /// it was read here.
+    pub(crate) fn listen(&mut self, watch: Stopwatch) -> Receiver<Line> {
+        let (listening, lines) = Listening::start(watch);
+        self.listening = Some(listening);
+        lines
     }
 
     /// Returns the directory that holds data and logs.
@@ -143,6 +157,7 @@ impl Cluster {
         let binary = self.binary.clone();
         let args = self.manner.args();
         let partitions = self.manner.partitions;
+        let listening = self.listening.clone();
         let member = self.member_mut(id)?;
         if member.process.is_some() {
             bail!("{id} is already running");
@@ -160,7 +175,22 @@ impl Cluster {
         if let Some(partitions) = partitions {
             env.push(("PARTITIONS", partitions.to_string()));
         }
-        member.process = Some(Process::start(&binary, &args, &env, &member.log)?);
+        let ear = listening.map(|listening| listening.ear(id));
+        if ear.is_some() {
+            // Hooks are told in the debug log of the program.
+            env.push((
+                "RUST_LOG",
+                "info,openraft=warn,clusterkit_examples::kv::server=debug".into(),
+            ));
+        }
+        let setting = Setting {
+            args: &args,
+            env: &env,
+            log: &member.log,
+            namespace: None,
+            ear,
+        };
+        member.process = Some(Process::start(&binary, setting)?);
         member.paused = false;
         Ok(())
     }

@@ -4,59 +4,95 @@
 //! order. `setpriv --pdeathsig` (util-linux), where installed, makes the kernel kill the process
 //! if we die without running any code.
 
+use std::ffi::OsStr;
 use std::fs::OpenOptions;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
+use std::thread::JoinHandle;
 
 use anyhow::Context;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use super::lines::{Ear, copy_and_tell};
+
 /// A running process.
 #[derive(Debug)]
 pub(super) struct Process {
     child: Child,
+    /// Copies its output to the log while somebody listens.
+    listener: Option<JoinHandle<()>>,
+}
+
+/// What a process is started with, besides the program.
+#[derive(Debug)]
+pub(super) struct Setting<'a> {
+    pub(super) args: &'a [&'a str],
+    pub(super) env: &'a [(&'a str, String)],
+    /// Where both its outputs are appended.
+    pub(super) log: &'a Path,
+    /// The network namespace it runs in, if it is not ours.
+    pub(super) namespace: Option<&'a str>,
+    /// Who hears of every line of its output.
+    pub(super) ear: Option<Ear>,
 }
 
 impl Process {
-    /// Starts `binary`, with both its outputs appended to `log`.
-    pub(super) fn start(
-        binary: &Path,
-        args: &[&str],
-        env: &[(&str, String)],
-        log: &Path,
-    ) -> anyhow::Result<Self> {
+    /// Starts `binary`.
+    pub(super) fn start(binary: &Path, setting: Setting<'_>) -> anyhow::Result<Self> {
+        let Setting {
+            args,
+            env,
+            log,
+            namespace,
+            ear,
+        } = setting;
         let output = OpenOptions::new()
             .create(true)
             .append(true)
             .open(log)
             .with_context(|| format!("cannot open {}", log.display()))?;
-        let errors = output.try_clone().context("cannot share the log")?;
-        let mut command = if has_setpriv() {
-            let mut command = Command::new("setpriv");
-            command.args(["--pdeathsig", "KILL", "--"]).arg(binary);
-            command
-        } else {
-            Command::new(binary)
-        };
+        let mut words: Vec<&OsStr> = Vec::new();
+        if has_setpriv() {
+            words.extend(["setpriv", "--pdeathsig", "KILL", "--"].map(OsStr::new));
+        }
+        if let Some(namespace) = namespace {
+            // It replaces itself by the program: process id and signal stay.
+            words.extend(["ip", "netns", "exec", namespace].map(OsStr::new));
+        }
+        words.push(binary.as_os_str());
+        let mut command = Command::new(words[0]);
+        command.args(&words[1..]);
         for (name, _) in std::env::vars_os() {
             if is_option_of_a_node(&name.to_string_lossy()) {
                 command.env_remove(name);
             }
         }
-        let child = command
+        command
             .args(args)
             .envs(env.iter().map(|(name, value)| (name, value)))
             .env("NO_COLOR", "1")
             .stdin(Stdio::null())
-            .stdout(output)
-            .stderr(errors)
-            .process_group(0)
-            .spawn()
-            .with_context(|| format!("cannot start {}", binary.display()))?;
-        Ok(Self { child })
+            .process_group(0);
+        let cannot = || format!("cannot start {}", binary.display());
+        let Some(ear) = ear else {
+            let errors = output.try_clone().context("cannot share the log")?;
+            let child = command.stdout(output).stderr(errors).spawn();
+            let child = child.with_context(cannot)?;
+            let listener = None;
+            return Ok(Self { child, listener });
+        };
+        let (reader, writer) = std::io::pipe().context("cannot make a pipe")?;
+        let errors = writer.try_clone().context("cannot share a pipe")?;
+        let child = command.stdout(writer).stderr(errors).spawn();
+        // It holds the writing ends, which must end with the process.
+        drop(command);
+        let child = child.with_context(cannot)?;
+        let listener = std::thread::spawn(move || copy_and_tell(reader, output, &ear));
+        let listener = Some(listener);
+        Ok(Self { child, listener })
     }
 
     pub(super) fn pid(&self) -> u32 {
@@ -68,6 +104,10 @@ impl Process {
         // Both fail only for a process that has ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
+        if let Some(listener) = self.listener.take() {
+            // A panic of it has been printed.
+            let _ = listener.join();
+        }
     }
 
     pub(super) fn terminate(&self) -> anyhow::Result<()> {
@@ -127,6 +167,7 @@ const OPTIONS: &[&str] = &[
     "JOIN_ADDR",
     "JOIN_TIMEOUT_MS",
     "KV_ADDR",
+    "KV_ADVERTISE_ADDR",
     "KV_PORT",
     "LEAVE_TIMEOUT_MS",
     "LEGACY_ADDRESSES",
@@ -158,7 +199,14 @@ mod tests {
     fn a_dropped_process_is_gone() {
         let directory = tempfile::tempdir().unwrap();
         let log = directory.path().join("log.txt");
-        let process = Process::start(Path::new("/bin/sleep"), &["60"], &[], &log).unwrap();
+        let setting = Setting {
+            args: &["60"],
+            env: &[],
+            log: &log,
+            namespace: None,
+            ear: None,
+        };
+        let process = Process::start(Path::new("/bin/sleep"), setting).unwrap();
         let pid = Pid::from_raw(i32::try_from(process.pid()).unwrap());
         assert!(kill(pid, None).is_ok(), "it runs");
         process.pause().unwrap();
