@@ -12,6 +12,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 use crate::command::{Applied, Command, Rejected};
+use crate::explain::PlanHistory;
 use crate::id::{LogIndex, RaftId};
 use crate::state::ClusterState;
 use crate::time::UnixMillis;
@@ -26,6 +27,8 @@ pub struct View {
     pub state: Arc<ClusterState>,
     /// The topology of that state, seen by this node.
     pub topology: Arc<Topology>,
+    /// The last plans of the log, as applied here.
+    pub plans: PlanHistory,
     /// Who leads, as far as known here.
     pub leadership: Leadership,
     /// The last applied log index.

@@ -394,17 +394,7 @@ impl PlanRequest {
         &self,
         strategy: &dyn PlacementStrategy,
     ) -> Result<(Placement, Option<VerifyError>), PlacementError> {
-        let placement = strategy.place(&self.input)?;
-        if placement.certificate.is_none() {
-            return Ok((placement, None));
-        }
-        let Err(refuted) = verify(&self.input, &placement) else {
-            return Ok((placement, None));
-        };
-        let mut without_search = self.input.clone();
-        without_search.policy.work_limit = Some(0);
-        let placement = MinimalMove::default().place(&without_search)?;
-        Ok((placement, Some(refuted)))
+        compute(&self.input, strategy)
     }
 
     /// Returns the command that proposes `placement`.
@@ -430,6 +420,24 @@ impl PlanRequest {
             at,
         }
     }
+}
+
+/// Computes the placement of `input` as [`PlanRequest::compute`] does.
+pub(crate) fn compute(
+    input: &PlacementInput,
+    strategy: &dyn PlacementStrategy,
+) -> Result<(Placement, Option<VerifyError>), PlacementError> {
+    let placement = strategy.place(input)?;
+    if placement.certificate.is_none() {
+        return Ok((placement, None));
+    }
+    let Err(refuted) = verify(input, &placement) else {
+        return Ok((placement, None));
+    };
+    let mut without_search = input.clone();
+    without_search.policy.work_limit = Some(0);
+    let placement = MinimalMove::default().place(&without_search)?;
+    Ok((placement, Some(refuted)))
 }
 
 fn placement_node(node: &Node) -> PlacementNode {

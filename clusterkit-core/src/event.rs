@@ -230,9 +230,9 @@ pub enum PlanTrigger {
     NodeLeave,
     /// A node stayed down beyond the repair delay.
     Repair,
-    /// An operator asked for it, or changed a weight, a zone or the replication factor.
+    /// An operator asked for a rebalance.
     Manual,
-    /// Nothing but balance.
+    /// Nothing but balance: also after a weight, a zone or the replication factor was changed.
     Rebalance,
 }
 

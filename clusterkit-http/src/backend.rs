@@ -17,7 +17,7 @@ use clusterkit_raft::transport::PeerHandler;
 
 use crate::api::Problem;
 use crate::api::compat::{JoinDocument, JoinReply};
-use crate::api::v1::{ExplainDocument, RebalanceDocument};
+use crate::api::v1::{ExplainDocument, PlansDocument, RebalanceDocument};
 
 /// Who this node is to its peers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -131,4 +131,7 @@ pub trait Backend: Send + Sync + 'static {
         partition: Option<PartitionId>,
         node: Option<&NodeId>,
     ) -> Result<ExplainDocument, Problem>;
+
+    /// Says which plans there were, with the proof of each.
+    async fn plans(&self) -> Result<PlansDocument, Problem>;
 }

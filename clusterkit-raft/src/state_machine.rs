@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use clusterkit_core::command::{Applied, Command, Rejected};
+use clusterkit_core::explain::PlanHistory;
 use clusterkit_core::id::LogIndex;
 use clusterkit_core::state::ClusterState;
 use futures_util::{Stream, StreamExt};
@@ -48,6 +49,8 @@ struct Shared {
 #[derive(Clone, Default)]
 struct AppliedState {
     state: Arc<ClusterState>,
+    /// Memory only: what a snapshot covers is forgotten with the process.
+    plans: PlanHistory,
     last: Option<LogId>,
     membership: StoredMembership,
 }
@@ -70,11 +73,18 @@ fn load(storage: &dyn Storage) -> Result<AppliedState, StorageError> {
     };
     let state = codec::decode("snapshot state", &stored.state.0)
         .map_err(|error| StorageError::damaged(storage, error))?;
-    Ok(AppliedState {
-        state: Arc::new(state),
-        last: stored.meta.last_log_id,
-        membership: stored.meta.last_membership,
-    })
+    Ok(AppliedState::of_snapshot(state, &stored.meta))
+}
+
+impl AppliedState {
+    fn of_snapshot(state: ClusterState, meta: &SnapshotMeta) -> Self {
+        Self {
+            plans: PlanHistory::starting_after(state.applied()),
+            state: Arc::new(state),
+            last: meta.last_log_id,
+            membership: meta.last_membership.clone(),
+        }
+    }
 }
 
 fn stored_snapshot(storage: &dyn Storage) -> Result<Option<StoredSnapshot>, StorageError> {
@@ -114,7 +124,8 @@ impl StateMachine {
 
     fn set(&self, applied: AppliedState) {
         let index = applied.last.as_ref().map_or(0, LogId::index);
-        self.shared.view.publish_state(&applied.state, index);
+        let view = &self.shared.view;
+        view.publish_state(&applied.state, &applied.plans, index);
         *self.lock() = applied;
     }
 
@@ -142,9 +153,9 @@ impl fmt::Debug for StateMachine {
     }
 }
 
-/// Applies one command to `state`, which is not to be used after an error.
+/// Applies one command to `applied`, which is not to be used after an error.
 fn apply_command(
-    state: &mut Arc<ClusterState>,
+    applied: &mut AppliedState,
     index: u64,
     command: &CommandBytes,
 ) -> io::Result<Result<Applied, Rejected>> {
@@ -154,9 +165,10 @@ fn apply_command(
     };
     let command: Command =
         codec::decode("command", &command.0).map_err(|error| stop(error.to_string()))?;
-    let state = Arc::make_mut(state);
-    catch_unwind(AssertUnwindSafe(|| state.apply(LogIndex(index), &command)))
-        .map_err(|panic| stop(panic_text(&*panic)))
+    let state = Arc::make_mut(&mut applied.state);
+    let plans = &mut applied.plans;
+    let apply = || plans.apply(state, LogIndex(index), &command);
+    catch_unwind(AssertUnwindSafe(apply)).map_err(|panic| stop(panic_text(&*panic)))
 }
 
 impl RaftStateMachine<TypeConfig> for StateMachine {
@@ -180,7 +192,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             let reply = match entry.payload {
                 EntryPayload::Blank => None,
                 EntryPayload::Normal(command) => {
-                    Some(apply_command(&mut applied.state, log_id.index(), &command)?)
+                    Some(apply_command(&mut applied, log_id.index(), &command)?)
                 }
                 EntryPayload::Membership(membership) => {
                     applied.membership = StoredMembership::new(Some(log_id), membership);
@@ -220,11 +232,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         let state: ClusterState =
             codec::decode("snapshot state", &snapshot).map_err(io::Error::other)?;
         self.save(meta.clone(), snapshot).await?;
-        self.set(AppliedState {
-            state: Arc::new(state),
-            last: meta.last_log_id,
-            membership: meta.last_membership.clone(),
-        });
+        self.set(AppliedState::of_snapshot(state, meta));
         Ok(())
     }
 
@@ -262,17 +270,17 @@ mod tests {
 
     #[test]
     fn a_command_nobody_can_read_stops_the_node() {
-        let mut state = Arc::new(ClusterState::new());
-        let before = Arc::clone(&state);
+        let mut applied = AppliedState::default();
+        let before = Arc::clone(&applied.state);
         for bytes in [&b""[..], b"\x02", b"\x01\xff\xff\xff"] {
             let command = CommandBytes(Bytes::from_static(bytes));
-            let error = apply_command(&mut state, 7, &command).unwrap_err();
+            let error = apply_command(&mut applied, 7, &command).unwrap_err();
             let text = error.to_string();
             assert!(
                 text.starts_with("cannot apply log entry 7: command "),
                 "{text}"
             );
-            assert_eq!(state, before);
+            assert_eq!(applied.state, before);
         }
     }
 }

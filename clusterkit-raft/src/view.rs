@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use clusterkit_core::control::{Leadership, View};
+use clusterkit_core::explain::PlanHistory;
 use clusterkit_core::id::{LogIndex, RaftId};
 use clusterkit_core::state::ClusterState;
 use tokio::sync::watch;
@@ -39,6 +40,7 @@ impl ViewCell {
             topology: Arc::new(state.topology(this)),
             applied: state.applied(),
             committed: state.applied(),
+            plans: PlanHistory::starting_after(state.applied()),
             state,
             leadership: Leadership::default(),
         };
@@ -59,7 +61,12 @@ impl ViewCell {
     }
 
     /// Publishes `state`, applied up to `applied`.
-    pub(crate) fn publish_state(&self, state: &Arc<ClusterState>, applied: u64) {
+    pub(crate) fn publish_state(
+        &self,
+        state: &Arc<ClusterState>,
+        plans: &PlanHistory,
+        applied: u64,
+    ) {
         self.publish(|view| {
             let same = view.state.epoch() == state.epoch()
                 && view.state.cluster() == state.cluster()
@@ -68,6 +75,7 @@ impl ViewCell {
                 view.topology = Arc::new(state.topology(self.this));
             }
             view.state = Arc::clone(state);
+            view.plans = plans.clone();
             view.applied = LogIndex(applied);
             true
         });

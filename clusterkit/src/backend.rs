@@ -14,7 +14,9 @@ use clusterkit_core::id::{NodeId, PartitionId};
 use clusterkit_core::node::NodeSpec;
 use clusterkit_core::placement::Rows;
 use clusterkit_http::api::compat::{JoinDocument, JoinReply as JoinDone};
-use clusterkit_http::api::v1::{ExplainDocument, MoveDocument, RebalanceDocument};
+use clusterkit_http::api::v1::{
+    ExplainDocument, MoveDocument, PlanDocument, PlansDocument, RebalanceDocument,
+};
 use clusterkit_http::api::{Problem, ProblemCode};
 use clusterkit_http::backend::{Backend, Figure, Identity, NodeInfo};
 use clusterkit_raft::transport::PeerHandler;
@@ -196,9 +198,24 @@ impl Backend for NodeBackend {
         node: Option<&NodeId>,
     ) -> Result<ExplainDocument, Problem> {
         let explained = self.inner.explain(partition, node).await;
-        let Explained { present, recorded } = explained.map_err(|error| problem(&error))?;
+        let Explained {
+            present,
+            recorded,
+            recorded_after: after,
+        } = explained.map_err(|error| problem(&error))?;
         let node = node.cloned();
-        Ok(ExplainDocument::new(partition, node, present, recorded))
+        Ok(ExplainDocument::new(
+            partition, node, present, recorded, after,
+        ))
+    }
+
+    async fn plans(&self) -> Result<PlansDocument, Problem> {
+        let after = self.inner.view().plans.after();
+        let plans = self.inner.plans().await.map_err(|error| problem(&error))?;
+        let checked = move || plans.iter().map(PlanDocument::from).collect();
+        let checked = crate::tasks::blocking(checked).await;
+        let checked = checked.map_err(|panic| Problem::new(ProblemCode::Internal, panic))?;
+        Ok(PlansDocument::new(after, checked))
     }
 }
 

@@ -19,7 +19,6 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::hooks::HookCounters;
-use crate::operate::PlanHistory;
 use crate::options::Settings;
 
 /// Where this process stands.
@@ -52,8 +51,6 @@ pub(crate) struct Inner {
     pub(crate) heard: Notify,
     /// Placements that were replaced by the systematic layout.
     pub(crate) fallbacks: AtomicU64,
-    /// The records of the last plans this node computed and proposed.
-    pub(crate) plans: PlanHistory,
     control: OnceLock<Arc<RaftControlPlane>>,
     identity: Mutex<Identity>,
     coordinator: Mutex<Coordinator>,
@@ -95,7 +92,6 @@ impl Inner {
             hook_counters: Arc::default(),
             heard: Notify::new(),
             fallbacks: AtomicU64::new(0),
-            plans: PlanHistory::default(),
             control: OnceLock::new(),
             identity: Mutex::new(identity),
             coordinator: Mutex::new(coordinator),

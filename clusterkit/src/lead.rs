@@ -62,9 +62,7 @@ async fn lead(inner: &Inner) {
         if let Some(request) = decision.plan {
             match inner.compute(request).await {
                 Ok((request, placement)) => {
-                    let record = inner.record(&view.state, &request, placement);
-                    commands.push(request.command(&record.placement, wall));
-                    inner.plans.remember(record);
+                    commands.push(request.command(&placement, wall));
                 }
                 Err(error) => tracing::error!(%error, "no plan could be made"),
             }

@@ -1,48 +1,26 @@
 //! What operators ask of a running cluster: why it is as it is, what a change would move, and the
 //! change itself.
 //!
-//! Explanations and previews are made in `clusterkit_core::explain` from records of plans; here is
-//! which records are kept, and how a preview is applied: the plan is computed again, compared by
-//! its id, and proposed against the epoch it was computed on.
+//! Explanations and previews are made in `clusterkit_core::explain`, from a plan computed for the
+//! question and from the plans of the log, which every node remembers. Here is how a preview is
+//! applied: the plan is computed again, compared by its id, and proposed against the epoch it was
+//! computed on.
 
-use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use clusterkit_core::adjust::{Adjustment, what_if};
 use clusterkit_core::command::{Applied, Rejected};
 use clusterkit_core::config::ConfigError;
 use clusterkit_core::control::{ControlPlane, ProposeError};
 use clusterkit_core::coordinator::{PlanRequest, plan_request};
+use clusterkit_core::event::PlanTrigger;
 use clusterkit_core::explain::{ExplainError, Explanation, PlanRecord, Preview, PreviewId};
-use clusterkit_core::id::{Epoch, NodeId, PartitionId, PlanId};
+use clusterkit_core::id::{Epoch, LogIndex, NodeId, PartitionId, PlanId};
 use clusterkit_core::state::ClusterState;
 
 use crate::error::NodeError;
 use crate::inner::Inner;
 use crate::node::ClusterKit;
-
-/// How many plans a node keeps the records of, so that it can say why something moved.
-pub(crate) const PLANS_KEPT: usize = 8;
-
-/// The last plans this node computed and proposed, newest last.
-#[derive(Debug, Default)]
-pub(crate) struct PlanHistory(Mutex<VecDeque<Arc<PlanRecord>>>);
-
-impl PlanHistory {
-    pub(crate) fn remember(&self, record: Arc<PlanRecord>) {
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if kept.len() == PLANS_KEPT {
-            kept.pop_front();
-        }
-        kept.push_back(record);
-    }
-
-    /// Returns the records, newest first.
-    pub(crate) fn newest_first(&self) -> Vec<Arc<PlanRecord>> {
-        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.iter().rev().cloned().collect()
-    }
-}
 
 /// What a rebalance does, or would do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,9 +53,13 @@ pub struct Explained {
     /// From a plan computed for the question, on what this node knows now: why things are where
     /// they are, and what would move if a rebalance began now.
     pub present: Explanation,
-    /// From the newest kept plan computed on this node that concerned what was asked about: why it
-    /// moved. None on nodes that did not lead then.
+    /// From the newest plan in the log that concerned what was asked about: why it moved. None
+    /// where none did that this node remembers.
     pub recorded: Option<Explanation>,
+    /// The log index after which this node remembers every plan, up to
+    /// [`PLANS_KEPT`](clusterkit_core::explain::PLANS_KEPT) of them; 0 for the whole log. A node
+    /// that started from a snapshot does not remember the plans before it.
+    pub recorded_after: LogIndex,
 }
 
 impl std::fmt::Display for Explained {
@@ -212,6 +194,18 @@ impl ClusterKit {
     pub async fn explain_node(&self, node: &NodeId) -> Result<Explained, NodeError> {
         self.inner().explain(None, Some(node)).await
     }
+
+    /// Returns the last plans of the log that changed something, newest first, as far as this node
+    /// remembers them, each with its proof where the strategy of this node can give it.
+    ///
+    /// # Errors
+    /// [`NodeError::Placement`] when a proof cannot be computed.
+    ///
+    /// # Cancel safety
+    /// Dropping the future changes nothing.
+    pub async fn plans(&self) -> Result<Vec<PlanRecord>, NodeError> {
+        self.inner().plans().await
+    }
 }
 
 /// A rebalance that was computed, and perhaps proposed.
@@ -231,27 +225,16 @@ impl Inner {
                 reason: String::from("no node takes data"),
             })?;
         let (request, placement) = self.compute(request).await?;
-        let record = self.record(state, &request, placement);
-        Ok((request, record))
-    }
-
-    /// Records a plan that was computed from `state`.
-    pub(crate) fn record(
-        &self,
-        state: &ClusterState,
-        request: &PlanRequest,
-        placement: clusterkit_core::placement::Placement,
-    ) -> Arc<PlanRecord> {
-        let strategy = self.settings.strategy.name();
-        let at = self.clock.wall();
-        Arc::new(PlanRecord::new(state, request, placement, strategy, at))
+        let (strategy, at) = (self.settings.strategy.name(), self.clock.wall());
+        let record = PlanRecord::new(state, &request, placement, strategy, at);
+        Ok((request, Arc::new(record)))
     }
 
     pub(crate) async fn rebalance(&self, dry_run: bool) -> Result<Rebalance, NodeError> {
         let (request, record) = self.plan(&self.view().state).await?;
         let mut done = report(record).await?;
         if !dry_run {
-            self.propose_plan(&request, &mut done).await?;
+            self.propose_plan(request, &mut done).await?;
         }
         Ok(done)
     }
@@ -275,7 +258,7 @@ impl Inner {
             return Err(stale());
         }
         let mut done = report(record).await?;
-        match self.propose_plan(&request, &mut done).await {
+        match self.propose_plan(request, &mut done).await {
             // The log has seen more than this node when it compared.
             Err(NodeError::Propose(ProposeError::Rejected(Rejected::StaleEpoch {
                 current,
@@ -287,12 +270,17 @@ impl Inner {
 
     async fn propose_plan(
         &self,
-        request: &PlanRequest,
+        request: PlanRequest,
         done: &mut Rebalance,
     ) -> Result<(), NodeError> {
+        // Whatever is due anyway: it is done now because an operator asked for it.
+        let request = PlanRequest {
+            trigger: PlanTrigger::Manual,
+            trigger_node: None,
+            ..request
+        };
         let command = request.command(&done.record.placement, self.clock.wall());
         let applied = self.member_control().propose(command).await?;
-        self.plans.remember(Arc::clone(&done.record));
         let preview = &done.report.preview;
         let moved = !preview.transfers.is_empty() || !preview.primary_changes.is_empty();
         done.report.plan = moved.then_some(PlanId(applied.index.0));
@@ -343,21 +331,36 @@ impl Inner {
             return Err(NodeError::UnknownNode { node });
         }
         let (_, present) = self.plan(&view.state).await?;
-        let kept = self.plans.newest_first();
-        let node = node.cloned();
+        let (node, plans) = (node.cloned(), view.plans.clone());
+        let strategy = Arc::clone(&self.settings.strategy);
         let answered = crate::tasks::blocking(move || {
-            let concerns = |record: &&Arc<PlanRecord>| {
-                partition.is_none_or(|partition| record.changes(partition))
-                    && record.explain(partition, node.as_ref()).is_ok()
-            };
-            let recorded = kept.iter().find(concerns);
-            let recorded = recorded.map(|record| record.explain(partition, node.as_ref()));
+            let node = node.as_ref();
+            let mut kept = plans.newest_first();
+            let recorded = kept.find(|record| record.concerns(partition, node));
+            let proven = recorded.map(|record| record.proven(&*strategy)).transpose();
+            let recorded = proven.map_err(ExplainError::Input)?;
+            let recorded = recorded.map(|record| record.explain(partition, node));
             Ok(Explained {
-                present: present.explain(partition, node.as_ref())?,
+                present: present.explain(partition, node)?,
                 recorded: recorded.transpose()?,
+                recorded_after: plans.after(),
             })
         });
         settle(answered.await)
+    }
+
+    pub(crate) async fn plans(&self) -> Result<Vec<PlanRecord>, NodeError> {
+        let (plans, strategy) = (
+            self.view().plans.clone(),
+            Arc::clone(&self.settings.strategy),
+        );
+        let proven = crate::tasks::blocking(move || {
+            let proven = plans.newest_first().map(|record| record.proven(&*strategy));
+            proven
+                .collect::<Result<_, _>>()
+                .map_err(ExplainError::Input)
+        });
+        settle(proven.await)
     }
 }
 
@@ -402,46 +405,4 @@ fn unknown(adjustment: &Adjustment) -> NodeError {
 /// Tells whether an operator's change was refused because a value is out of bounds.
 pub(crate) const fn is_invalid(error: &ProposeError) -> bool {
     matches!(error, ProposeError::Rejected(Rejected::Invalid(_)))
-}
-
-#[cfg(test)]
-mod tests {
-    use clusterkit_core::coordinator::plan_request;
-    use clusterkit_core::placement::{MinimalMove, PlacementStrategy};
-
-    use super::*;
-
-    #[test]
-    fn no_more_plans_are_kept_than_the_limit() {
-        let history = PlanHistory::default();
-        let state = formed();
-        let request = plan_request(&state, 1).unwrap();
-        for n in 0..20 {
-            let placement = MinimalMove::new().place(&request.input).unwrap();
-            let at = clusterkit_core::time::UnixMillis(n);
-            history.remember(Arc::new(PlanRecord::new(
-                &state, &request, placement, "x", at,
-            )));
-        }
-        let kept = history.newest_first();
-        assert_eq!(kept.len(), PLANS_KEPT);
-        assert_eq!(kept[0].at.0, 19);
-    }
-
-    fn formed() -> ClusterState {
-        use clusterkit_core::command::Command;
-        use clusterkit_core::id::{ClusterId, DiskId, LogIndex};
-        let mut state = ClusterState::new();
-        let id = NodeId::new("node-1").unwrap();
-        let node =
-            clusterkit_core::node::NodeSpec::new(id, DiskId::from_bytes([1; 16]), "127.0.0.1:1");
-        let bootstrap = Command::Bootstrap {
-            cluster: ClusterId::from_bytes([1; 16]),
-            config: clusterkit_core::config::ClusterConfig::default(),
-            node,
-            at: clusterkit_core::time::UnixMillis(1),
-        };
-        state.apply(LogIndex(1), &bootstrap).unwrap();
-        state
-    }
 }

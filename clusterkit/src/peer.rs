@@ -110,15 +110,11 @@ impl Inner {
     /// Decides about a node that asks to become a member, or says that it runs again.
     pub(crate) async fn admit(&self, request: JoinRequest) -> JoinReply {
         let Some(control) = self.control() else {
-            return JoinReply::Later {
-                reason: String::from("this node is not a member yet"),
-            };
+            return later("this node is not a member yet");
         };
         let view = control.view();
         let Some(cluster) = view.state.cluster() else {
-            return JoinReply::Later {
-                reason: String::from("no cluster is formed yet"),
-            };
+            return later("no cluster is formed yet");
         };
         if let Some(mismatch) = request.wanted.mismatch(cluster, view.state.config()) {
             return refused(Refusal::Mismatch, &mismatch);
@@ -137,10 +133,7 @@ impl Inner {
         let at = self.clock.wall();
         let command = match request.member {
             Some(node) if !self.may_judge(&view, node) => {
-                let reason = "some members have not reported in since this leader was elected";
-                return JoinReply::Later {
-                    reason: String::from(reason),
-                };
+                return later("some members have not reported in since this leader was elected");
             }
             Some(node) => Command::Announce {
                 node,
@@ -162,23 +155,17 @@ impl Inner {
         match control.propose(command).await {
             Ok(applied) => match applied.node {
                 Some(raft_id) => JoinReply::Admitted { cluster, raft_id },
-                None => JoinReply::Later {
-                    reason: String::from("no member id was assigned"),
-                },
+                None => later("no member id was assigned"),
             },
             // The joining node was called back at this very address, so the node that had it is
             // gone and will be declared down.
             Err(ProposeError::Rejected(taken @ Rejected::AddressInUse { .. }))
                 if request.spec.peer_address.is_none() =>
             {
-                JoinReply::Later {
-                    reason: taken.to_string(),
-                }
+                later(&taken)
             }
             Err(ProposeError::Rejected(rejected)) => reject(&rejected),
-            Err(error) => JoinReply::Later {
-                reason: error.to_string(),
-            },
+            Err(error) => later(&error),
         }
     }
 
@@ -241,17 +228,13 @@ impl Inner {
                 };
                 match self.member_control().propose(down).await {
                     Ok(_) => Ok(Some(holder.raft_id)),
-                    Err(error) => Err(JoinReply::Later {
-                        reason: error.to_string(),
-                    }),
+                    Err(error) => Err(later(&error)),
                 }
             }
-            Ok(_) | Err(_) => Err(JoinReply::Later {
-                reason: format!(
-                    "node id `{}` belongs to a member at {} that is not declared down yet",
-                    holder.id, holder.address
-                ),
-            }),
+            Ok(_) | Err(_) => Err(later(&format_args!(
+                "node id `{}` belongs to a member at {} that is not declared down yet",
+                holder.id, holder.address
+            ))),
         }
     }
 }
@@ -273,16 +256,18 @@ fn refused(refusal: Refusal, reason: &(impl ToString + ?Sized)) -> JoinReply {
     }
 }
 
+fn later(reason: &(impl ToString + ?Sized)) -> JoinReply {
+    JoinReply::Later {
+        reason: reason.to_string(),
+    }
+}
+
 fn reject(rejected: &Rejected) -> JoinReply {
     let refusal = match rejected {
         Rejected::NodeIdInUse { .. } => Refusal::NodeIdInUse,
         Rejected::AddressInUse { .. } => Refusal::AddressInUse,
         Rejected::UnknownNode { .. } => Refusal::Removed,
-        Rejected::NotFormed => {
-            return JoinReply::Later {
-                reason: rejected.to_string(),
-            };
-        }
+        Rejected::NotFormed => return later(rejected),
         _ => Refusal::Other,
     };
     refused(refusal, rejected)

@@ -6,10 +6,11 @@
 //! [`PreviewId`] it can be asked for.
 //!
 //! Nothing here decides: the placement is made by `placement`, checked by `placement::verify`, and
-//! carried out by the cluster state. Which records are kept, and where, is the embedding node's
-//! business.
+//! carried out by the cluster state. [`PlanHistory`] keeps the records of the last plans, on every
+//! node.
 
 mod cause;
+mod history;
 mod pair;
 mod preview;
 mod reason;
@@ -19,6 +20,7 @@ mod study;
 mod tests;
 
 pub use cause::{Cause, Condition};
+pub use history::{PLANS_KEPT, PlanHistory};
 pub use preview::{LIMITS_NAMED_MAX, Limit, NodeLoad, Preview, PreviewId, PrimaryChange, Transfer};
 pub use reason::Reason;
 pub use record::{Explanation, PlanRecord, RecordedNode};

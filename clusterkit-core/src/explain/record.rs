@@ -14,7 +14,7 @@ use super::study::Study;
 use super::{ExplainError, Placed, Reason};
 use crate::coordinator::PlanRequest;
 use crate::event::PlanTrigger;
-use crate::id::{Epoch, NodeId, PartitionId, RaftId};
+use crate::id::{Epoch, NodeId, PartitionId, PlanId, RaftId};
 use crate::partition::Stage;
 use crate::placement::{
     Placement, PlacementError, PlacementInput, PlacementStrategy, ShareBound, Verdict, VerifyError,
@@ -30,6 +30,8 @@ use crate::time::UnixMillis;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct PlanRecord {
+    /// The plan in the log; none for one that was only computed.
+    pub plan: Option<PlanId>,
     /// The epoch it was computed on.
     pub epoch: Epoch,
     /// What it was computed from: [`ClusterState::plan_basis`].
@@ -40,7 +42,7 @@ pub struct PlanRecord {
     pub trigger: PlanTrigger,
     /// The node that caused it, where there is one.
     pub trigger_node: Option<NodeId>,
-    /// The name of the strategy.
+    /// The name of the strategy; empty where it is not known.
     pub strategy: String,
     /// What the strategy was given.
     pub input: PlacementInput,
@@ -72,6 +74,8 @@ pub struct RecordedNode {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Explanation {
+    /// The plan in the log; none for one that was only computed.
+    pub plan: Option<PlanId>,
     /// The epoch the plan was computed on.
     pub epoch: Epoch,
     /// When it was computed.
@@ -118,6 +122,7 @@ impl PlanRecord {
             })
         });
         Self {
+            plan: None,
             epoch: request.base,
             basis: request.basis,
             at,
@@ -204,6 +209,7 @@ impl PlanRecord {
             (Some(_), None) => {}
         }
         Ok(Explanation {
+            plan: self.plan,
             epoch: self.epoch,
             at: self.at,
             trigger: self.trigger,
@@ -216,8 +222,12 @@ impl PlanRecord {
     }
 
     fn position(&self, node: &NodeId) -> Result<usize, ExplainError> {
-        let found = self.input.nodes.iter().position(|known| known.id == *node);
+        let found = self.find(node);
         found.ok_or_else(|| ExplainError::UnknownNode { node: node.clone() })
+    }
+
+    pub(super) fn find(&self, node: &NodeId) -> Option<usize> {
+        self.input.nodes.iter().position(|known| known.id == *node)
     }
 
     /// Says what holds for the whole cluster.

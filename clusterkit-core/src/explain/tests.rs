@@ -48,6 +48,7 @@ fn record(
         condition: node.3,
     });
     PlanRecord {
+        plan: None,
         epoch: Epoch(7),
         basis: 1,
         at: UnixMillis(5),

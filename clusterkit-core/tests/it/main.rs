@@ -9,6 +9,7 @@ mod explain;
 mod hashing;
 mod oracle;
 mod placement;
+mod plan_history;
 mod scenarios;
 mod state;
 mod state_exhaustive;

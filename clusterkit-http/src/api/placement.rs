@@ -6,10 +6,10 @@
 use clusterkit_core::config::ClusterConfig;
 use clusterkit_core::event::{PlanTrigger, Role};
 use clusterkit_core::explain::{
-    Explanation, Limit, NodeLoad, Outcome, Placed, Preview, PreviewId, PrimaryChange, Reason,
-    Transfer,
+    Explanation, Limit, NodeLoad, Outcome, Placed, PlanRecord, Preview, PreviewId, PrimaryChange,
+    Reason, Transfer,
 };
-use clusterkit_core::id::{Epoch, NodeId, PartitionId, PlanId};
+use clusterkit_core::id::{Epoch, LogIndex, NodeId, PartitionId, PlanId};
 use serde::{Deserialize, Serialize};
 
 use super::text::rfc3339;
@@ -138,30 +138,41 @@ pub struct ExplainDocument {
     pub node: Option<NodeId>,
     /// Why things are as they are now, from a plan computed for the question.
     pub present: ExplanationDocument,
-    /// Why things moved, from the last plan this node computed that concerned what was asked
-    /// about; none where it computed none that is still kept.
+    /// Why things moved, from the newest plan in the log that concerned what was asked about; none
+    /// where no remembered plan did.
     pub recorded: Option<ExplanationDocument>,
+    /// The log index after which the answering node remembers every plan; 0 for the whole log.
+    #[serde(default)]
+    pub recorded_after: LogIndex,
     /// All reasons, one sentence a line.
     pub text: String,
 }
 
 impl ExplainDocument {
-    /// Answers about `partition` and `node`.
+    /// Answers about `partition` and `node`, on a node that remembers every plan after `after`.
     #[must_use]
     pub fn new(
         partition: Option<PartitionId>,
         node: Option<NodeId>,
         present: Explanation,
         recorded: Option<Explanation>,
+        after: LogIndex,
     ) -> Self {
         let mut text = present.to_string();
-        if let Some(recorded) = &recorded {
-            text.push_str(&format!(
-                "\nThe last plan that concerned it was computed on epoch {}:\n{recorded}",
+        text.push('\n');
+        text.push_str(&match (&recorded, after) {
+            (Some(recorded), _) => format!(
+                "The last plan that concerned it was computed on epoch {}:\n{recorded}",
                 recorded.epoch
-            ));
-        }
+            ),
+            (None, LogIndex(0)) => String::from("No plan has concerned it yet."),
+            (None, after) => format!(
+                "No plan after log entry {after} has concerned it; this node remembers no older \
+                 plans."
+            ),
+        });
         Self {
+            recorded_after: after,
             partition,
             node,
             present: present.into(),
@@ -175,6 +186,9 @@ impl ExplainDocument {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct ExplanationDocument {
+    /// The plan in the log; none for one that was only computed.
+    #[serde(default)]
+    pub plan: Option<PlanId>,
     /// The epoch the plan was computed on.
     pub epoch: Epoch,
     /// When it was computed, RFC 3339.
@@ -196,6 +210,7 @@ pub struct ExplanationDocument {
 impl From<Explanation> for ExplanationDocument {
     fn from(explanation: Explanation) -> Self {
         Self {
+            plan: explanation.plan,
             epoch: explanation.epoch,
             at: rfc3339(explanation.at),
             trigger: explanation.trigger,
@@ -204,6 +219,63 @@ impl From<Explanation> for ExplanationDocument {
             minimum: explanation.minimum.map(|minimum| minimum as usize),
             reasons: explanation.reasons.into_iter().map(Into::into).collect(),
             placed: explanation.placed.into_iter().map(Into::into).collect(),
+        }
+    }
+}
+
+/// `GET /v1/plans`: the last plans of the log.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct PlansDocument {
+    /// The log index after which the answering node remembers every plan; 0 for the whole log.
+    pub after: LogIndex,
+    /// The plans that changed something, newest first.
+    pub plans: Vec<PlanDocument>,
+}
+
+impl PlansDocument {
+    /// Says which plans there were after `after`.
+    #[must_use]
+    pub const fn new(after: LogIndex, plans: Vec<PlanDocument>) -> Self {
+        Self { after, plans }
+    }
+}
+
+/// One plan of the log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct PlanDocument {
+    /// The plan.
+    pub plan: Option<PlanId>,
+    /// The epoch it was computed on.
+    pub epoch: Epoch,
+    /// When it was computed, RFC 3339.
+    pub at: String,
+    /// Why it was made.
+    pub trigger: PlanTrigger,
+    /// The node that caused it, where there is one.
+    pub trigger_node: Option<NodeId>,
+    /// How many copies it makes.
+    pub copies: usize,
+    /// The fewest that any placement within the same bounds needs, proven; none without a proof.
+    pub minimum: Option<usize>,
+    /// How many partitions change their primary.
+    pub primary_changes: usize,
+}
+
+impl From<&PlanRecord> for PlanDocument {
+    /// Checks the certificate for the minimum.
+    fn from(record: &PlanRecord) -> Self {
+        let proven = record.verify().ok();
+        Self {
+            plan: record.plan,
+            epoch: record.epoch,
+            at: rfc3339(record.at),
+            trigger: record.trigger,
+            trigger_node: record.trigger_node.clone(),
+            copies: record.placement.moves as usize,
+            minimum: proven.map(|verdict| verdict.moves as usize),
+            primary_changes: record.placement.primary_changes as usize,
         }
     }
 }

@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 pub use super::events::{EventBody, EventDocument, EventsDocument, VerdictDocument};
 pub use super::placement::{
     ConfigChangeDocument, ConfigDocument, ExplainDocument, ExplanationDocument, LimitDocument,
-    MoveDocument, NodeChangeDocument, PlacedDocument, ReasonDocument, RebalanceDocument,
+    MoveDocument, NodeChangeDocument, PlacedDocument, PlanDocument, PlansDocument, ReasonDocument,
+    RebalanceDocument,
 };
 use super::topology::MemberDocument;
 

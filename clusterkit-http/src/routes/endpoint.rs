@@ -31,6 +31,7 @@ pub(super) enum Endpoint {
     Remove(NodeId),
     Rebalance,
     Explain,
+    Plans,
     Config,
     DataList,
     Data(String),
@@ -85,6 +86,7 @@ impl Endpoint {
             "/v1/events" => Self::Events,
             "/v1/rebalance" => Self::Rebalance,
             "/v1/explain" => Self::Explain,
+            "/v1/plans" => Self::Plans,
             "/v1/config" => Self::Config,
             "/v1/data" => Self::DataList,
             _ => return Ok(None),
@@ -109,6 +111,7 @@ impl Endpoint {
             | Self::Topology
             | Self::Events
             | Self::Explain
+            | Self::Plans
             | Self::DataList => READ,
             Self::Node(_) | Self::Config => &[Method::Get, Method::Head, Method::Post],
             Self::Watch => &[Method::Get],

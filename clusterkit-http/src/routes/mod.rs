@@ -187,6 +187,7 @@ impl ClusterApi {
             Endpoint::Remove(id) => self.remove(request, &id).await,
             Endpoint::Rebalance => self.rebalance(request).await,
             Endpoint::Explain => self.explain(request).await,
+            Endpoint::Plans => self.plans().await,
             Endpoint::Config => self.config(request).await,
             Endpoint::DataList => self.data_list(request),
             Endpoint::Data(key) => self.data(request, key).await,

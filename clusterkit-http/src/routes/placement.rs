@@ -53,6 +53,12 @@ impl ClusterApi {
         Ok(Response::json(200, &document))
     }
 
+    pub(super) async fn plans(&self) -> Answer {
+        self.formed()?;
+        let document = self.backend.plans().await?;
+        Ok(Response::json(200, &document))
+    }
+
     /// `POST /v1/nodes/{id}` with `{"weight","zone"}`.
     pub(super) async fn change_node(&self, request: &Request, id: &NodeId) -> Answer {
         let change: NodeChangeDocument = params::json(request)?;

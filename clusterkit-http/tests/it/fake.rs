@@ -13,7 +13,7 @@ use clusterkit_core::config::ClusterConfig;
 use clusterkit_core::control::{ControlPlane, ControlStats, Leadership, ProposeError, View};
 use clusterkit_core::coordinator::plan_request;
 use clusterkit_core::event::{LeaveReason, PlanTrigger};
-use clusterkit_core::explain::{PlanRecord, PreviewId};
+use clusterkit_core::explain::{PlanHistory, PlanRecord, PreviewId};
 use clusterkit_core::hash::{HashAlgorithm, HashConfig};
 use clusterkit_core::id::{ClusterId, DiskId, LogIndex, NodeId, PartitionId, RaftId};
 use clusterkit_core::node::NodeSpec;
@@ -22,7 +22,7 @@ use clusterkit_core::state::ClusterState;
 use clusterkit_core::time::UnixMillis;
 use clusterkit_core::topology::Topology;
 use clusterkit_http::api::compat::{JoinDocument, JoinReply};
-use clusterkit_http::api::v1::{ExplainDocument, RebalanceDocument};
+use clusterkit_http::api::v1::{ExplainDocument, PlanDocument, PlansDocument, RebalanceDocument};
 use clusterkit_http::api::{Problem, ProblemCode};
 use clusterkit_http::backend::{Backend, Identity, NodeInfo};
 use clusterkit_http::routes::{ApiLimits, ClusterApi};
@@ -36,7 +36,7 @@ pub(crate) const CLUSTER: ClusterId = ClusterId::from_bytes([0xab; 16]);
 /// One member's view of a log that never fails.
 #[derive(Debug)]
 pub(crate) struct Memory {
-    state: Mutex<ClusterState>,
+    state: Mutex<(ClusterState, PlanHistory)>,
     leadership: Mutex<Leadership>,
     views: watch::Sender<Arc<View>>,
     versions: AtomicU64,
@@ -44,7 +44,7 @@ pub(crate) struct Memory {
 
 impl Memory {
     pub(crate) fn new() -> Self {
-        let state = ClusterState::new();
+        let state = (ClusterState::new(), PlanHistory::default());
         let leadership = Leadership {
             leader: Some(RaftId(1)),
             is_leader: true,
@@ -61,10 +61,11 @@ impl Memory {
     }
 
     pub(crate) fn apply(&self, command: &Command) -> Result<Applied, Rejected> {
-        let mut state = self.state.lock().unwrap();
+        let mut locked = self.state.lock().unwrap();
+        let (state, plans) = &mut *locked;
         let at = LogIndex(state.applied().value() + 1);
-        let applied = state.apply(at, command);
-        self.publish(&state);
+        let applied = plans.apply(state, at, command);
+        self.publish(&locked);
         applied
     }
 
@@ -93,7 +94,7 @@ impl Memory {
         self.topology().nodes()[1].raft_id
     }
 
-    fn publish(&self, state: &ClusterState) {
+    fn publish(&self, state: &(ClusterState, PlanHistory)) {
         let version = self.versions.fetch_add(1, Ordering::SeqCst) + 1;
         let leadership = *self.leadership.lock().unwrap();
         self.views
@@ -101,9 +102,14 @@ impl Memory {
     }
 }
 
-fn view_of(state: &ClusterState, leadership: Leadership, version: u64) -> View {
+fn view_of(
+    (state, plans): &(ClusterState, PlanHistory),
+    leadership: Leadership,
+    version: u64,
+) -> View {
     View {
         version,
+        plans: plans.clone(),
         topology: Arc::new(state.topology(RaftId(1))),
         leadership,
         applied: state.applied(),
@@ -138,7 +144,7 @@ impl ControlPlane for Memory {
     }
 
     fn stats(&self) -> ControlStats {
-        let state = self.state.lock().unwrap();
+        let (state, _) = &*self.state.lock().unwrap();
         let applied = state.applied().value();
         ControlStats {
             state: "Leader".into(),
@@ -297,14 +303,25 @@ impl Backend for FakeNode {
         partition: Option<PartitionId>,
         node: Option<&NodeId>,
     ) -> Result<ExplainDocument, Problem> {
-        let present = record(&self.control.view().state).explain(partition, node);
-        let node = node.cloned();
+        let view = self.control.view();
+        let present = record(&view.state).explain(partition, node);
+        let mut kept = view.plans.newest_first();
+        let recorded = kept.find(|record| record.concerns(partition, node));
+        let recorded = recorded.map(|it| it.explain(partition, node).unwrap());
+        let (node, after) = (node.cloned(), view.plans.after());
+        let present = present.unwrap();
         Ok(ExplainDocument::new(
-            partition,
-            node,
-            present.unwrap(),
-            None,
+            partition, node, present, recorded, after,
         ))
+    }
+
+    async fn plans(&self) -> Result<PlansDocument, Problem> {
+        let plans = &self.control.view().plans;
+        let proven = plans.newest_first().map(|record| {
+            let proven = record.proven(&MinimalMove::new()).unwrap();
+            PlanDocument::from(&proven)
+        });
+        Ok(PlansDocument::new(plans.after(), proven.collect()))
     }
 }
 

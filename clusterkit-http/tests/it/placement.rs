@@ -1,7 +1,7 @@
 //! Explanations, previews and runtime changes over HTTP, and how bad questions are refused.
 
 use clusterkit_core::explain::{Limit, Reason};
-use clusterkit_http::api::v1::{ConfigDocument, ExplainDocument, RebalanceDocument};
+use clusterkit_http::api::v1::{ConfigDocument, ExplainDocument, PlansDocument, RebalanceDocument};
 use clusterkit_http::api::{MemberDocument, Problem, ProblemCode};
 use clusterkit_http::client::{HttpClient, HttpRequest, HttpResponse};
 
@@ -171,4 +171,26 @@ async fn changes_are_previewed_and_then_made() {
     assert_eq!(done.id, Some(id));
     let other = format!("/v1/rebalance?apply={}-{:016x}", id.epoch, id.digest ^ 1);
     refused(&served, post(&other, ""), ProblemCode::StaleEpoch).await;
+}
+
+#[tokio::test]
+async fn the_plans_of_the_log_are_listed_with_their_proof_and_explain_what_moved() {
+    let served = Cluster::default().serve().await;
+    let answer = send(&served, HttpRequest::get("/v1/plans")).await;
+    let plans: PlansDocument = answer.json("").unwrap();
+    assert_eq!(plans.after.value(), 0);
+    let [plan] = &plans.plans[..] else {
+        panic!("the first placement: {plans:?}")
+    };
+    assert_eq!((plan.copies, plan.minimum), (12, Some(12)));
+    assert_eq!(plan.primary_changes, 4);
+    let answer = send(&served, HttpRequest::get("/v1/explain?partition=2")).await;
+    let told: ExplainDocument = answer.json("").unwrap();
+    assert_eq!(told.recorded.unwrap().plan, plan.plan);
+    assert!(
+        told.text
+            .contains("The last plan that concerned it was computed on epoch"),
+        "{}",
+        told.text
+    );
 }

@@ -16,7 +16,7 @@ use clusterkit_core::node::NodeSpec;
 use clusterkit_core::time::UnixMillis;
 use clusterkit_http::Method;
 use clusterkit_http::api::compat::{ConsensusStatsDocument, JoinDocument, JoinReply};
-use clusterkit_http::api::v1::{ExplainDocument, RebalanceDocument};
+use clusterkit_http::api::v1::{ExplainDocument, PlansDocument, RebalanceDocument};
 use clusterkit_http::api::{Problem, ProblemCode, TopologyDocument};
 use clusterkit_http::backend::{Backend, Identity, NodeInfo};
 use clusterkit_http::client::{ClientLimits, HttpClient, HttpRequest};
@@ -104,6 +104,10 @@ impl Backend for Real {
         _partition: Option<PartitionId>,
         _node: Option<&NodeId>,
     ) -> Result<ExplainDocument, Problem> {
+        unused()
+    }
+
+    async fn plans(&self) -> Result<PlansDocument, Problem> {
         unused()
     }
 }

@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex};
 
 use clusterkit::explain::{Limit, Outcome, Reason};
 use clusterkit::{
-    Adjustment, ChangeStage, ClusterKit, Hooks, NodeError, NodeId, PartitionId, RebalanceReport,
+    Adjustment, ChangeReason, ChangeStage, ClusterEvent, ClusterKit, Hooks, NodeError, NodeId,
+    NodeStatus, PartitionId, PlanTrigger, RebalanceReport,
 };
 
 use crate::support::{Nodes, is_settled, wait_until};
@@ -165,7 +166,7 @@ async fn a_preview_is_applied_on_any_node_until_the_topology_changes() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_node_explains_what_it_sees_and_the_leader_why_it_moved() {
+async fn every_node_explains_what_it_sees_and_why_it_moved() {
     let (mut cluster, _) = form(2, 12, 2).await;
     cluster.add("node-3", |options| options).await.unwrap();
     let three = cluster.nodes[2].node_id().clone();
@@ -201,15 +202,22 @@ async fn every_node_explains_what_it_sees_and_the_leader_why_it_moved() {
         };
         assert!(told.present.reasons.iter().any(share), "{told}");
     }
-    let leader = cluster.nodes[0].cluster().leader.unwrap().id.clone();
-    let leader = cluster.nodes.iter().find(|node| *node.node_id() == leader);
-    let told = leader.unwrap().explain(moved, Some(&three)).await.unwrap();
-    let recorded = told.recorded.unwrap();
-    assert_eq!(recorded.placed[0].outcome, Outcome::Added, "{recorded}");
-    assert_eq!(recorded.minimum, Some(recorded.moves));
-    let below = |reason: &Reason| matches!(reason, Reason::BelowShare { before: 0, .. });
-    assert!(recorded.placed[0].reasons.iter().any(below), "{recorded}");
-    assert_eq!(recorded.trigger_node, Some(three));
+    // Whoever computed the plan: every node has seen it in the log.
+    let mut answers = Vec::new();
+    for node in &cluster.nodes {
+        let told = node.explain(moved, Some(&three)).await.unwrap();
+        let recorded = told.recorded.unwrap();
+        assert_eq!(recorded.placed[0].outcome, Outcome::Added, "{recorded}");
+        assert_eq!(recorded.minimum, Some(recorded.moves));
+        let below = |reason: &Reason| matches!(reason, Reason::BelowShare { before: 0, .. });
+        assert!(recorded.placed[0].reasons.iter().any(below), "{recorded}");
+        assert_eq!(recorded.trigger_node.as_ref(), Some(&three));
+        assert_eq!(told.recorded_after.value(), 0, "the whole log is known");
+        let plans = node.plans().await.unwrap();
+        assert!(plans.iter().any(|plan| plan.plan == recorded.plan));
+        answers.push((recorded, plans));
+    }
+    assert!(answers.windows(2).all(|pair| pair[0] == pair[1]));
 
     let refused = told_off(&cluster.nodes[1], PartitionId(12)).await;
     assert_eq!(
@@ -226,6 +234,45 @@ async fn every_node_explains_what_it_sees_and_the_leader_why_it_moved() {
             .iter()
             .any(|it| matches!(it, Limit::UnderReplicated { .. }))
     );
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rebalance_that_an_operator_asked_for_says_so_on_every_node() {
+    let mut cluster = Nodes::none();
+    for id in ["node-1", "node-2"] {
+        // Nothing is placed by itself: a third node is waited for.
+        let options = |options: clusterkit::Options| options.partitions(12).expect(3);
+        cluster.add(id, options).await.unwrap();
+    }
+    let both = || {
+        let active = |node: &&ClusterKit| {
+            let nodes = node.nodes();
+            let active = nodes.iter().filter(|it| it.status == NodeStatus::Active);
+            active.count() == 2
+        };
+        cluster.nodes.iter().all(|node| active(&node))
+    };
+    wait_until("both nodes are active", both).await;
+    let mut events = cluster.nodes[0].events();
+    let preview = cluster.nodes[1].preview_rebalance().await.unwrap();
+    let done = cluster.nodes[1].rebalance().await.unwrap();
+    assert_eq!((done.moves, done.id), (preview.moves, preview.id));
+    cluster.settled().await;
+    for node in &cluster.nodes {
+        let [plan] = &node.plans().await.unwrap()[..] else {
+            panic!("one plan")
+        };
+        assert_eq!((plan.trigger, plan.plan), (PlanTrigger::Manual, done.plan));
+        assert_eq!(plan.trigger_node, None);
+    }
+    let reason = loop {
+        match events.next().await.unwrap() {
+            ClusterEvent::PartitionChanged(change) => break change.reason,
+            _ => continue,
+        }
+    };
+    assert_eq!(reason, ChangeReason::Manual);
     cluster.stop().await;
 }
 

@@ -15,6 +15,7 @@ use clusterkit_core::command::{Applied, Command};
 use clusterkit_core::config::ClusterConfig;
 use clusterkit_core::control::{Leadership, View};
 use clusterkit_core::event::PlanTrigger;
+use clusterkit_core::explain::PlanHistory;
 use clusterkit_core::id::{
     ClusterId, DiskId, EventSeq, Incarnation, LogIndex, NodeId, PartitionId, PlanId, RaftId,
     StageId,
@@ -172,6 +173,7 @@ impl Cluster {
             version: self.version,
             topology: Arc::new(self.state.topology(me)),
             state: Arc::new(self.state.clone()),
+            plans: PlanHistory::default(),
             leadership: Leadership::default(),
             applied: LogIndex(self.index),
             committed: LogIndex(self.index),
