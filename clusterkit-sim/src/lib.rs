@@ -23,6 +23,7 @@
 //!
 //! `cargo xtask sim` runs many seeds over several processes; the binary of this crate is behind it.
 
+pub mod check;
 pub mod disk;
 mod outcome;
 mod rng;
