@@ -33,6 +33,14 @@ bugs! {
     PromoteOutOfSync = "promote-out-of-sync",
     /// A move switches although a joining node has not reported that it is in sync.
     SwitchBeforeSynced = "switch-before-synced",
+    /// The log's file is never synced: what is acknowledged is lost with the power.
+    SkipFsync = "skip-fsync",
+    /// The name of a new log is not synced: a node that was admitted returns as a new one.
+    SkipDirectorySync = "skip-directory-sync",
+    /// The key-value store acknowledges a write before the disk has it.
+    KvAckBeforeDisk = "kv-ack-before-disk",
+    /// The key-value primary acknowledges a write before the copies have it.
+    KvAckBeforeCopies = "kv-ack-before-copies",
 }
 
 impl Bug {

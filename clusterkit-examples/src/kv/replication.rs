@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use clusterkit_core::id::{ClusterId, Epoch, PartitionId, RaftId};
+use clusterkit_core::planted::{self, Bug};
 use futures_util::StreamExt;
 use futures_util::future::try_join_all;
 use futures_util::stream;
@@ -234,6 +235,10 @@ impl Engine {
         entries: Vec<Entry>,
         deadline: Instant,
     ) -> Result<(), Halt> {
+        // Planted bug: nobody but the primary has it.
+        if planted::is_on(Bug::KvAckBeforeCopies) {
+            return Ok(());
+        }
         let order = wire::Order {
             partition: lead.partition,
             epoch: lead.epoch,

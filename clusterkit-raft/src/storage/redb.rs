@@ -14,6 +14,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use bytes::Bytes;
+use clusterkit_core::planted::{self, Bug};
 use redb::{
     Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, StorageBackend,
     TableDefinition,
@@ -92,8 +93,8 @@ impl RedbStorage {
             Some(file) => file,
             None => directory.create(NEW_FILE).map_err(unusable)?,
         };
-        // A process that was killed leaves what it wrote but did not sync: make durable what will
-        // be read as if it were.
+        // A process that was killed leaves what it wrote but did not sync. Make it durable before
+        // the database reads it, believes it, and writes on top of it.
         file.sync().map_err(unusable)?;
         let database = guarded(&path, || {
             let database = Database::builder()
@@ -108,8 +109,11 @@ impl RedbStorage {
                 .rename(NEW_FILE, DATABASE_FILE)
                 .map_err(unusable)?;
         }
-        // Also when it was made before: the process that renamed it may have got no further.
-        directory.sync().map_err(unusable)?;
+        // Planted bug: the rename is left to chance.
+        if !planted::is_on(Bug::SkipDirectorySync) {
+            // Also when it was made before: the process that renamed it may have got no further.
+            directory.sync().map_err(unusable)?;
+        }
         Ok(Self {
             directory,
             path,
@@ -305,6 +309,10 @@ impl StorageBackend for Backend {
     }
 
     fn sync_data(&self) -> io::Result<()> {
+        // Planted bug: every commit is left to chance.
+        if planted::is_on(Bug::SkipFsync) {
+            return Ok(());
+        }
         self.0.sync()
     }
 

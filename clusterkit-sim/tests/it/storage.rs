@@ -1,11 +1,14 @@
 //! The control plane's storage on the simulated disk: its contract, and crashes at any operation.
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use clusterkit_core::id::{DiskId, Incarnation, NodeId};
-use clusterkit_raft::storage::{Identity, LogRecord, RedbStorage, Storage, StorageError, WriteOp};
+use clusterkit_raft::storage::{
+    DATABASE_FILE, Identity, LogRecord, RedbStorage, Storage, StorageError, WriteOp,
+};
 use clusterkit_raft::testing::{check_raft_storage, check_storage};
 use clusterkit_sim::disk::SimDisk;
 use clusterkit_sim::{Rng, Unsynced};
@@ -35,6 +38,12 @@ async fn the_raft_library_s_suite_passes_on_a_simulated_disk() {
         .await
         .unwrap();
     assert!(count.into_inner() > 40);
+}
+
+/// Returns how many seeds to run: `default`, or as many times that as `SEEDS_FACTOR` says.
+fn seeds(default: u64) -> u64 {
+    let factor = std::env::var("SEEDS_FACTOR").ok();
+    default * factor.map_or(1, |factor| factor.parse::<u64>().unwrap())
 }
 
 /// Everything a storage holds, as a value.
@@ -188,8 +197,8 @@ impl Life {
 
 #[test]
 fn after_a_crash_at_any_operation_all_that_was_acknowledged_is_there() {
-    let mut died = 0;
-    for seed in 0..150 {
+    let (mut died, seeds) = (0, seeds(60));
+    for seed in 0..seeds {
         let mut life = Life::new(seed);
         for _ in 0..8 {
             let operations = life.rng.within(0..=60);
@@ -206,5 +215,96 @@ fn after_a_crash_at_any_operation_all_that_was_acknowledged_is_there() {
         }
         life.start().unwrap();
     }
-    assert!(died > 300, "only {died} crashes were felt");
+    assert!(died > 2 * seeds, "only {died} crashes were felt");
+}
+
+#[test]
+fn a_full_disk_is_a_clear_error_and_nothing_is_half_applied() {
+    for seed in 0..seeds(30) {
+        let mut life = Life::new(seed);
+        life.run(6).unwrap();
+        life.disk.crash(Unsynced::Kept);
+        let room = life.rng.below(12) * 4_096;
+        life.disk.full(Some(life.disk.used_bytes() + room));
+        let error = loop {
+            match life.run(20) {
+                Ok(()) => drop(life.disk.crash(Unsynced::Kept)),
+                Err(error) => break error,
+            }
+        };
+        let StorageError::Io { path, source } = &error else {
+            panic!("seed {seed}: {error:?}");
+        };
+        assert_eq!(
+            source.kind(),
+            ErrorKind::StorageFull,
+            "seed {seed}: {error:?}"
+        );
+        assert!(path.ends_with(DATABASE_FILE));
+        let unsynced = *life.rng.pick(&[Unsynced::Kept, Unsynced::Torn]).unwrap();
+        life.disk.crash(unsynced);
+        life.disk.full(None);
+        life.run(3).unwrap();
+    }
+}
+
+#[test]
+fn after_a_failure_nothing_is_written_and_a_restart_finds_what_was_acknowledged() {
+    let (mut felt, seeds) = (0, seeds(60));
+    for seed in 0..seeds {
+        let mut life = Life::new(seed);
+        let storage = life.start().unwrap();
+        let operations = life.rng.within(0..=40);
+        life.disk.fail_after(operations);
+        let failed = (0..20).find_map(|_| {
+            let batch = life.sure.batch(&mut life.rng);
+            life.perhaps = life.sure.clone();
+            life.perhaps.apply(&batch);
+            let written = storage.write(&batch);
+            if written.is_ok() {
+                life.sure = life.perhaps.clone();
+            }
+            written.err()
+        });
+        if let Some(error) = failed {
+            felt += 1;
+            assert!(
+                matches!(error, StorageError::Io { .. }),
+                "seed {seed}: {error:?}"
+            );
+            let more = life.sure.batch(&mut life.rng);
+            let refused = storage.write(&more).unwrap_err();
+            assert!(!refused.is_retryable(), "seed {seed}: {refused:?}");
+        }
+        storage.close();
+        let unsynced = *life.rng.pick(&[Unsynced::Lost, Unsynced::Torn]).unwrap();
+        life.disk.crash(unsynced);
+        life.run(3).unwrap();
+    }
+    assert!(felt > seeds / 2, "only {felt} failures were felt");
+}
+
+#[test]
+fn a_file_that_rots_is_refused_by_name_or_reads_back_whole() {
+    let (mut refused, seeds) = (0, seeds(30));
+    for seed in 0..seeds {
+        let mut life = Life::new(seed);
+        life.run(10).unwrap();
+        life.disk.crash(Unsynced::Kept);
+        for _ in 0..20 {
+            life.disk.rot(DATABASE_FILE).unwrap();
+        }
+        let read = open(&life.disk).and_then(|storage| Content::read(&storage));
+        match read {
+            Ok(content) => assert!(content == life.sure, "seed {seed}: not what was written"),
+            Err(error @ StorageError::Corrupted { .. }) => {
+                refused += 1;
+                let text = error.to_string();
+                assert!(text.contains("node-1/clusterkit.redb"), "{text}");
+                assert!(text.ends_with("rejoin as a new node"), "{text}");
+            }
+            Err(other) => panic!("seed {seed}: {other:?}"),
+        }
+    }
+    assert!(refused > seeds / 3, "only {refused} were refused");
 }

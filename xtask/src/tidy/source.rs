@@ -117,6 +117,10 @@ impl Scan<'_> {
         if name == "openraft" && !self.path.starts_with("clusterkit-raft/") {
             self.report(name, "walls", "openraft stays in clusterkit-raft");
         }
+        if name == "fs" && !in_tests && !may_touch_files(self.path) {
+            let message = "files are reached through clusterkit_raft::disk only";
+            self.report(name, "disk", message);
+        }
     }
 
     fn report(&mut self, at: &Ident, rule: &'static str, message: impl Into<String>) {
@@ -127,6 +131,12 @@ impl Scan<'_> {
 
 fn is_codec(path: &str) -> bool {
     path == "clusterkit-raft/src/codec.rs" || path.starts_with("clusterkit-raft/src/codec/")
+}
+
+/// What touches a disk behind the seam's back is durable by accident, and not simulated.
+fn may_touch_files(path: &str) -> bool {
+    let of_a_program = path.starts_with("xtask/") || path.contains("/bin/");
+    of_a_program || path.ends_with("/build.rs") || path == "clusterkit-raft/src/disk/os.rs"
 }
 
 fn is_punct(token: &TokenTree, wanted: char) -> bool {
@@ -215,6 +225,16 @@ mod tests {
         );
         let outside = format!("#[cfg(not(test))] mod real {{ {sleeps} }}");
         assert!(rules("a/src/b.rs", &outside).is_empty());
+    }
+
+    #[test]
+    fn files_are_reached_through_one_module() {
+        let reads = "fn a() { std::fs::read(PATH) }";
+        assert_eq!(rules("clusterkit/src/feed.rs", reads), ["disk"]);
+        assert_eq!(rules("clusterkit/src/a.rs", "use std::fs::File;"), ["disk"]);
+        assert!(rules("clusterkit-raft/src/disk/os.rs", reads).is_empty());
+        assert!(rules("clusterkit/tests/it/main.rs", reads).is_empty());
+        assert!(rules("xtask/src/draw/mod.rs", reads).is_empty());
     }
 
     #[test]

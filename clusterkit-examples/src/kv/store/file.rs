@@ -14,6 +14,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use clusterkit::disk::{Directory, DirectoryLock, DiskFile};
 use clusterkit_core::id::{Epoch, PartitionId};
+use clusterkit_core::planted::{self, Bug};
 use futures_util::FutureExt;
 use futures_util::future::ready;
 use redb::{Database, ReadableDatabase, ReadableTable, StorageBackend, Table, TableDefinition};
@@ -174,8 +175,8 @@ fn open(directory: &dyn Directory) -> Result<(Open, Totals), String> {
         Some(file) => file,
         None => directory.create(NEW_NAME).map_err(text)?,
     };
-    // A process that was killed leaves what it wrote but did not sync: make durable what will be
-    // read as if it were.
+    // A process that was killed leaves what it wrote but did not sync. Make it durable before the
+    // database reads it, believes it, and writes on top of it.
     file.sync().map_err(text)?;
     let database = Database::builder()
         .set_cache_size(CACHE_BYTES)
@@ -671,7 +672,13 @@ impl Store for FileStore {
             if queue.jobs.len() >= QUEUE_MAX {
                 return ready(Err(StoreError::Busy { limit: QUEUE_MAX })).boxed();
             }
-            queue.jobs.push_back((ops, answer));
+            // Planted bug: nobody waits for the disk.
+            if planted::is_on(Bug::KvAckBeforeDisk) {
+                queue.jobs.push_back((ops, oneshot::channel().0));
+                let _ = answer.send(Ok(()));
+            } else {
+                queue.jobs.push_back((ops, answer));
+            }
             !std::mem::replace(&mut queue.writing, true)
         };
         if begins {
