@@ -189,17 +189,20 @@ impl Operation {
         }
     }
 
-    /// Returns what it may leave behind: a value, or none for a deletion. Nothing for an operation
-    /// that surely changes nothing.
+    /// Returns what it is to leave behind: a value, or none for a deletion. Nothing for a read.
+    pub(super) const fn wanted(&self) -> Option<Option<Value>> {
+        match self.call {
+            Call::Read { .. } => None,
+            Call::Write(value) => Some(Some(value)),
+            Call::Delete => Some(None),
+            Call::CompareAndSet { value, .. } => Some(value),
+        }
+    }
+
+    /// Returns what it may leave behind. Nothing for an operation that surely changes nothing.
     pub(super) fn effect(&self) -> Option<Option<Value>> {
-        let value = match self.call {
-            Call::Read { .. } => return None,
-            Call::Write(value) => Some(value),
-            Call::Delete => None,
-            Call::CompareAndSet { value, .. } => value,
-        };
         match self.outcome {
-            Ending::Done(Answer::Written(_)) | Ending::Unknown => Some(value),
+            Ending::Done(Answer::Written(_)) | Ending::Unknown => self.wanted(),
             Ending::Done(_) | Ending::Failed => None,
         }
     }

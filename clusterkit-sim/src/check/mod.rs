@@ -8,6 +8,8 @@
 //! | module | judges | from |
 //! | --- | --- | --- |
 //! | [`linear`] | linearizability, key by key | a [`History`] |
+//! | [`records`] | what the key-value service promises: nothing lost, nothing invented | a [`History`], the copies at the end |
+//! | [`hooks`] | at least once, in order, rejoin first | committed events, calls of each process |
 //! | [`owners`] | one primary per partition and epoch, tokens that never overlap | claims in true time |
 //! | [`replicas`] | equal state at equal index, a log that never changes | hashes as they are made |
 //!
@@ -33,8 +35,10 @@
 //! ```
 
 mod history;
+pub mod hooks;
 pub mod linear;
 pub mod owners;
+pub mod records;
 pub mod replicas;
 #[cfg(test)]
 mod testing;
