@@ -37,7 +37,7 @@ pub enum Linear {
 }
 
 /// Judges `history`, whose keys are absent before it begins, with at most `limit` steps for each
-/// key. A step looks at one situation; 100,000 take about a tenth of a second.
+/// key. A step looks at one situation.
 ///
 /// # Errors
 /// `linearizable`: the key, the operation that ended the shortest beginning without an order, what
