@@ -142,7 +142,7 @@ pub enum Command {
         /// The plan.
         plan: PlanId,
         /// Which.
-        partitions: Vec<PartitionId>,
+        moves: Vec<MoveStart>,
         /// Wall-clock time.
         at: UnixMillis,
     },
@@ -192,6 +192,29 @@ pub enum Command {
         /// What must stand there for the removal to happen.
         expected: Expected,
     },
+}
+
+/// A move of the plan in force that is to begin.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(
+    clippy::exhaustive_structs,
+    reason = "an entry of the log: what is added is a new format"
+)]
+pub struct MoveStart {
+    /// Which partition.
+    pub partition: PartitionId,
+    /// Whom the nodes that join should copy from, one for each in the order of the target. A wish:
+    /// one that does not hold the data any more, or is not named, is replaced by who does.
+    pub sources: Vec<RaftId>,
+}
+
+impl From<PartitionId> for MoveStart {
+    fn from(partition: PartitionId) -> Self {
+        Self {
+            partition,
+            sources: Vec::new(),
+        }
+    }
 }
 
 /// A condition on a value of custom data.

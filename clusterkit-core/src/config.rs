@@ -82,7 +82,8 @@ pub struct ClusterConfig {
     pub hash: HashConfig,
     /// How many partitions may be moving at once in the whole cluster. Default 64; 1 to 65,536.
     pub moves_in_flight: u32,
-    /// How many moves one node may take part in at once, as target. Default 32; 1 to 65,536.
+    /// How many copies one node may receive at once, and as many it may serve as their source.
+    /// Default 32; 1 to 65,536. Few make a move long, many take from what the node has to serve.
     pub moves_per_node: u32,
     /// How long a node may stay down before new copies of what it held are made elsewhere, in
     /// milliseconds. Default 300,000 (5 minutes). Short values copy data for a mere restart, long

@@ -7,7 +7,11 @@
 //! Invariant: everything decided here can be decided again. A decision that was lost on the way
 //! to the log, or taken by a leader that is none any more, comes again or is refused.
 
+mod failover;
+mod start;
+
 use alloc::collections::BTreeMap;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::time::Duration;
 
@@ -24,6 +28,7 @@ use crate::placement::{
 };
 use crate::state::ClusterState;
 use crate::time::{Instant, UnixMillis};
+use start::Agenda;
 
 /// How long the set of nodes must stand still before a plan is computed, so that nodes joining
 /// together are placed together.
@@ -50,6 +55,9 @@ pub struct Coordinator {
     protected: bool,
     /// Since when, in protected mode, no more nodes are down than may be.
     calm_since: Option<Instant>,
+    /// Who takes over from nodes that are lost.
+    strategy: Arc<dyn PlacementStrategy>,
+    agenda: Agenda,
 }
 
 /// What to do now.
@@ -62,6 +70,8 @@ pub struct Decision {
     pub plan: Option<PlanRequest>,
     /// When to decide again at the latest.
     pub next: Instant,
+    /// Whether so many nodes are down that copies are withheld.
+    pub protected: bool,
 }
 
 /// A placement to be computed and proposed.
@@ -95,7 +105,18 @@ impl Coordinator {
             expected: 1,
             protected: false,
             calm_since: None,
+            strategy: Arc::new(MinimalMove::default()),
+            agenda: Agenda::default(),
         })
+    }
+
+    /// Lets `strategy` choose who takes over from nodes that are lost:
+    /// [`PlacementStrategy::failover`] is called while deciding, so it must be quick. Default
+    /// [`MinimalMove`].
+    #[must_use]
+    pub fn with_strategy(mut self, strategy: Arc<dyn PlacementStrategy>) -> Self {
+        self.strategy = strategy;
+        self
     }
 
     /// Holds the first placement back until `nodes` nodes are active. Default 1.
@@ -150,18 +171,13 @@ impl Coordinator {
         live.all(|other| other.raft_id == node || other.raft_id == me || heard(other.raft_id))
     }
 
-    /// Tells whether so many nodes are down that copies are withheld.
-    #[must_use]
-    pub const fn is_protected(&self) -> bool {
-        self.protected
-    }
-
     /// Decides what to propose on `state`.
     pub fn decide(&mut self, state: &ClusterState, now: Instant, wall: UnixMillis) -> Decision {
         let mut decision = Decision {
             commands: Vec::new(),
             plan: None,
             next: Instant::FAR_FUTURE,
+            protected: false,
         };
         self.track(state, now);
         if !self.detector.is_leading() || state.cluster().is_none() {
@@ -174,11 +190,12 @@ impl Coordinator {
         dismiss(state, wall, &mut decision);
         revert(state, wall, &mut decision);
         switch(state, wall, &mut decision);
-        start(state, wall, &mut decision);
+        self.start(state, wall, &mut decision);
         if decision.commands.is_empty() {
             // A plan is compare-and-set on the epoch: it waits until nothing else is decided.
             self.plan(state, now, &mut decision);
         }
+        decision.protected = self.protected;
         decision
     }
 
@@ -207,7 +224,7 @@ impl Coordinator {
         decision.next = verdicts.next;
         self.protected |= verdicts.protected && !verdicts.down.is_empty();
         if !verdicts.down.is_empty() {
-            let promotions = promotions(state, &verdicts.down);
+            let promotions = failover::promotions(&*self.strategy, state, &verdicts.down);
             decision.commands.push(Command::MarkDown {
                 nodes: verdicts.down,
                 promotions,
@@ -291,6 +308,22 @@ impl Coordinator {
         }
     }
 
+    /// Starts moves of the plan in force, unless a new plan is due: it may want other moves.
+    fn start(&mut self, state: &ClusterState, wall: UnixMillis, decision: &mut Decision) {
+        let Some(plan) = state.plan() else { return };
+        if state.plan_basis() != state.planned_basis() {
+            return;
+        }
+        let moves = self.agenda.due(state, plan, !self.protected);
+        if !moves.is_empty() {
+            decision.commands.push(Command::StartMoves {
+                plan: plan.id,
+                moves,
+                at: wall,
+            });
+        }
+    }
+
     fn plan(&mut self, state: &ClusterState, now: Instant, decision: &mut Decision) {
         let basis = state.plan_basis();
         let first =
@@ -334,12 +367,7 @@ pub fn plan_request(state: &ClusterState, basis: u64) -> Option<PlanRequest> {
     {
         return None;
     }
-    let index = |id: RaftId| {
-        members
-            .binary_search(&id)
-            .ok()
-            .and_then(|at| u16::try_from(at).ok())
-    };
+    let index = |id: RaftId| position(&members, id);
     let mut current = Rows::new();
     for partition in state.partitions() {
         match &partition.stage {
@@ -397,12 +425,52 @@ impl PlanRequest {
         compute(&self.input, strategy)
     }
 
+    /// Returns who is to serve the empty partitions whose placed members are all down: the live
+    /// nodes that were given least. There is nothing to copy, and waiting helps nobody.
+    fn stand_ins(&self, placement: &Placement) -> BTreeMap<usize, u16> {
+        let nodes = &self.input.nodes;
+        let is_live = |node: u16| {
+            let record = nodes.get(usize::from(node));
+            record.is_some_and(|record| record.may_lead && record.is_eligible())
+        };
+        let rows = &placement.rows;
+        let unserved = |&partition: &usize| {
+            let empty = self.input.current.members(partition).next().is_none();
+            empty && !rows.row(partition).is_empty() && !rows.members(partition).any(is_live)
+        };
+        let mut stand_ins: BTreeMap<usize, u16> =
+            (0..rows.len()).filter(unserved).map(|it| (it, 0)).collect();
+        if stand_ins.is_empty() {
+            return stand_ins;
+        }
+        let live = (0u16..).take(nodes.len()).filter(|&node| is_live(node));
+        let mut given: BTreeMap<u16, usize> = live.map(|node| (node, 0)).collect();
+        for node in (0..rows.len()).flat_map(|partition| rows.members(partition)) {
+            if let Some(given) = given.get_mut(&node) {
+                *given += 1;
+            }
+        }
+        stand_ins.retain(|_, stand_in| {
+            let least = given.iter_mut().min_by_key(|(_, given)| **given);
+            least.is_some_and(|(&node, given)| {
+                (*stand_in, *given) = (node, *given + 1);
+                true
+            })
+        });
+        stand_ins
+    }
+
     /// Returns the command that proposes `placement`.
     #[must_use]
     pub fn command(&self, placement: &Placement, at: UnixMillis) -> Command {
         let mut targets = Vec::new();
+        let stand_ins = self.stand_ins(placement);
         for partition in 0..placement.rows.len() {
-            let row = placement.rows.row(partition);
+            let mut row = placement.rows.row(partition).to_vec();
+            if let Some(&stand_in) = stand_ins.get(&partition) {
+                row.insert(0, stand_in);
+                row.pop();
+            }
             let named = row
                 .iter()
                 .filter_map(|&node| self.members.get(usize::from(node)));
@@ -440,6 +508,12 @@ pub(crate) fn compute(
     Ok((placement, Some(refuted)))
 }
 
+/// Returns where `id` stands among `members`, which are in order.
+fn position(members: &[RaftId], id: RaftId) -> Option<u16> {
+    let found = members.binary_search(&id).ok();
+    found.and_then(|at| u16::try_from(at).ok())
+}
+
 fn placement_node(node: &Node) -> PlacementNode {
     let standing = if node.takes_data() {
         Standing::Eligible
@@ -457,7 +531,7 @@ fn trigger(state: &ClusterState) -> (PlanTrigger, Option<RaftId>) {
     if state.partitions().iter().all(Partition::is_unplaced) {
         return (PlanTrigger::Bootstrap, None);
     }
-    let holds = |node: &&alloc::sync::Arc<Node>| state.holds_anything(node.raft_id);
+    let holds = |node: &&Arc<Node>| state.holds_anything(node.raft_id);
     let find = |test: &dyn Fn(&Node) -> bool| {
         state
             .nodes()
@@ -471,39 +545,11 @@ fn trigger(state: &ClusterState) -> (PlanTrigger, Option<RaftId>) {
     if let Some(node) = find(&|node| node.evicted) {
         return (PlanTrigger::Repair, Some(node));
     }
-    let empty = |node: &&alloc::sync::Arc<Node>| node.takes_data() && !holds(node);
+    let empty = |node: &&Arc<Node>| node.takes_data() && !holds(node);
     match state.nodes().filter(empty).last() {
         Some(node) => (PlanTrigger::NodeJoin, Some(node.raft_id)),
         None => (PlanTrigger::Rebalance, None),
     }
-}
-
-/// Spreads the partitions that `down` led over their in-sync members, least burdened first.
-fn promotions(state: &ClusterState, down: &[RaftId]) -> Vec<(PartitionId, RaftId)> {
-    let mut leads: BTreeMap<RaftId, u32> = BTreeMap::new();
-    for primary in state
-        .partitions()
-        .iter()
-        .filter_map(|partition| partition.primary)
-    {
-        *leads.entry(primary).or_default() += 1;
-    }
-    let mut promotions = Vec::new();
-    for (id, partition) in state.partitions_by_id() {
-        if !partition
-            .primary
-            .is_some_and(|primary| down.contains(&primary))
-        {
-            continue;
-        }
-        let live = |node: &RaftId| state.is_live(*node) && !down.contains(node);
-        let burden = |node: &RaftId| leads.get(node).copied().unwrap_or(0);
-        if let Some(heir) = partition.in_sync().filter(live).min_by_key(burden) {
-            *leads.entry(heir).or_default() += 1;
-            promotions.push((id, heir));
-        }
-    }
-    promotions
 }
 
 /// Tells whether a partition of the down node `node` has fewer in-sync live copies than it must.
@@ -524,7 +570,7 @@ fn is_scarce(state: &ClusterState, node: RaftId) -> bool {
 
 /// Tells whether nobody is away or catching up, so that roles can be settled for good.
 fn is_quiet(state: &ClusterState) -> bool {
-    let up = |node: &alloc::sync::Arc<Node>| node.status != NodeStatus::Down || node.evicted;
+    let up = |node: &Arc<Node>| node.status != NodeStatus::Down || node.evicted;
     state.nodes().all(up)
         && state
             .partitions()
@@ -581,65 +627,6 @@ fn migrating(
             Stage::Syncing(_) | Stage::Stable | Stage::Cleanup { .. } => None,
         });
     open.take(BATCH).collect()
-}
-
-/// Starts moves of the plan in force, within the limits, the worst off first.
-fn start(state: &ClusterState, wall: UnixMillis, decision: &mut Decision) {
-    let Some(plan) = state.plan() else { return };
-    let config = state.config();
-    let mut in_flight = state.moves_in_flight();
-    let mut busy: BTreeMap<RaftId, u32> = BTreeMap::new();
-    for joining in state.partitions().iter().flat_map(Partition::joining) {
-        *busy.entry(joining.node).or_default() += 1;
-    }
-    let mut due: Vec<(usize, PartitionId)> = plan
-        .targets
-        .iter()
-        .filter(|(id, row)| state.can_start_move(**id, row))
-        .filter_map(|(&id, _)| {
-            let partition = state.partition(id)?;
-            Some((
-                partition
-                    .in_sync()
-                    .filter(|&node| state.is_live(node))
-                    .count(),
-                id,
-            ))
-        })
-        .collect();
-    due.sort_unstable();
-    let mut partitions = Vec::new();
-    for (_, id) in due {
-        let (Some(row), Some(partition)) = (plan.targets.get(&id), state.partition(id)) else {
-            continue;
-        };
-        let comes: Vec<RaftId> = row
-            .iter()
-            .copied()
-            .filter(|&node| !partition.is_member(node))
-            .collect();
-        let crowded = |node: &RaftId| busy.get(node).copied().unwrap_or(0) >= config.moves_per_node;
-        if !comes.is_empty() {
-            if in_flight >= config.moves_in_flight as usize || comes.iter().any(crowded) {
-                continue;
-            }
-            in_flight += 1;
-            for node in comes {
-                *busy.entry(node).or_default() += 1;
-            }
-        }
-        partitions.push(id);
-        if partitions.len() == BATCH {
-            break;
-        }
-    }
-    if !partitions.is_empty() {
-        decision.commands.push(Command::StartMoves {
-            plan: plan.id,
-            partitions,
-            at: wall,
-        });
-    }
 }
 
 #[cfg(test)]

@@ -34,6 +34,9 @@ pub struct Joining {
     pub stage: StageId,
     /// Whether it has reported.
     pub synced: bool,
+    /// Whom it was asked to copy from, none when nobody was chosen. A source that has gone since is
+    /// replaced by the best one left: see [`Partition::sources`].
+    pub source: Option<RaftId>,
 }
 
 /// A move of one partition to a new set of members.
@@ -45,6 +48,9 @@ pub struct Migration {
     pub target: Vec<RaftId>,
     /// Who is copying. Invariant: disjoint from the members, a subset of `target`.
     pub joining: Vec<Joining>,
+    /// Who was copying, is not wanted any more, and has not yet confirmed the release. Invariant:
+    /// disjoint from the members and from `target`.
+    pub leaving: Vec<RaftId>,
     /// Why.
     pub reason: ChangeReason,
 }
@@ -135,13 +141,28 @@ impl Partition {
         }
     }
 
-    /// Returns the former members that have not confirmed their release.
+    /// Returns the former members, and those that ceased to join, that have not confirmed their
+    /// release.
     #[must_use]
     pub fn leaving(&self) -> &[RaftId] {
         match &self.stage {
             Stage::Cleanup { leaving, .. } => leaving,
-            Stage::Stable | Stage::Syncing(_) => &[],
+            Stage::Syncing(migration) => &migration.leaving,
+            Stage::Stable => &[],
         }
+    }
+
+    /// Returns who holds every acknowledged write apart from `node`, the best source for it first:
+    /// the one it was asked to copy from, then the members in their order.
+    #[must_use]
+    pub fn sources(&self, node: RaftId) -> Vec<RaftId> {
+        let joining = self.joining().iter().find(|joining| joining.node == node);
+        let chosen = joining.and_then(|joining| joining.source);
+        let mut sources: Vec<RaftId> = self.in_sync().filter(|&other| other != node).collect();
+        if let Some(at) = sources.iter().position(|&other| Some(other) == chosen) {
+            sources[..=at].rotate_right(1);
+        }
+        sources
     }
 
     /// Tells whether `node` is a member, a joining one or one being released.
@@ -163,8 +184,12 @@ impl Partition {
     /// Tells whether `node` has yet to confirm its release under `stage`.
     #[must_use]
     pub fn is_releasing(&self, node: RaftId, stage: StageId) -> bool {
-        matches!(&self.stage, Stage::Cleanup { id, leaving }
-            if *id == stage && leaving.contains(&node))
+        let open = match &self.stage {
+            Stage::Cleanup { id, .. } => Some(*id),
+            Stage::Syncing(migration) => Some(migration.id),
+            Stage::Stable => None,
+        };
+        open == Some(stage) && self.leaving().contains(&node)
     }
 
     /// Tells whether the partition has no members, so that there is nothing to copy: it has never
@@ -205,6 +230,13 @@ impl Partition {
                     Some("targets are distinct and not empty")
                 } else if migration.joining.iter().any(outside) {
                     Some("joining nodes are targets and not yet members")
+                } else if migration
+                    .leaving
+                    .iter()
+                    .any(|&node| self.is_member(node) || migration.target.contains(&node))
+                    || has_duplicates(&migration.leaving)
+                {
+                    Some("nodes called off are distinct, no members and no targets")
                 } else {
                     None
                 }

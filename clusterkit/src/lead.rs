@@ -50,8 +50,8 @@ async fn lead(inner: &Inner) {
             coordinator.handle_leadership(leading, now);
             coordinator.decide(&view.state, now, wall)
         };
-        if protected != inner.coordinator().is_protected() {
-            protected = !protected;
+        if protected != decision.protected {
+            protected = decision.protected;
             if protected {
                 tracing::warn!("protected: so many nodes are down that no data is copied");
             } else {

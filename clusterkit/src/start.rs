@@ -72,7 +72,8 @@ async fn open(
     identity.save(&*storage).map_err(at_storage)?;
 
     let spec = spec(&settings, &identity, server.local_addr().port())?;
-    let mut coordinator = Coordinator::new(settings.timing.detector).map_err(StartError::Config)?;
+    let coordinator = Coordinator::new(settings.timing.detector).map_err(StartError::Config)?;
+    let mut coordinator = coordinator.with_strategy(Arc::clone(&settings.strategy));
     coordinator.expect(settings.expect);
     let transport = Arc::new(HttpTransport::new(&ClientLimits::default()));
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());

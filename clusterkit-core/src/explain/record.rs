@@ -56,7 +56,7 @@ pub struct PlanRecord {
     pub waiting: Vec<PartitionId>,
     /// How many partitions may move at once.
     pub moves_in_flight: u32,
-    /// How many moves one node may take part in at once, as target.
+    /// How many copies one node may receive at once, and as many it may serve.
     pub moves_per_node: u32,
 }
 

@@ -76,7 +76,7 @@ pub trait PlacementStrategy: Send + Sync + core::fmt::Debug {
     /// [`PlacementInput::nodes`]), leaving rows and all other primaries as they are.
     ///
     /// Rows without a live member that may lead get no primary. Positions beyond `live` are not
-    /// live.
+    /// live. Called by the leader while it decides that nodes are lost, so it must be quick.
     ///
     /// # Errors
     /// [`PlacementError`] when the input is beyond a limit.

@@ -18,7 +18,8 @@ use serde::{Deserialize, Serialize};
 use super::input::{PlacementInput, Standing};
 use super::rows::Rows;
 
-/// Why a step is taken, the most urgent first.
+/// Why a step is taken, the most urgent first: what endangers data, what breaks a constraint, what
+/// an operator asked for, then balance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -27,11 +28,13 @@ pub enum StepKind {
     Promote,
     /// A row with fewer live copies than it should have gets one more.
     Repair,
+    /// A zone holds more replicas of the row than it should: one moves to another zone.
+    Respread,
     /// A draining node gives up a replica.
     Evacuate,
-    /// A replica moves to another zone.
-    Respread,
-    /// A replica moves within its zone, for balance.
+    /// A node that has joined since the last complete placement receives part of its share.
+    Join,
+    /// A replica moves for balance between nodes that were there before.
     Balance,
     /// A member that is in sync takes over as primary.
     Handover,
@@ -76,6 +79,7 @@ pub fn plan_steps(
         input,
         target,
         live,
+        settled: settled(input),
     };
     let mut drafts = Vec::new();
     for partition in 0..target.len() {
@@ -91,6 +95,25 @@ struct Planner<'a> {
     input: &'a PlacementInput,
     target: &'a Rows,
     live: &'a [bool],
+    /// Which nodes held anything when the placement was last complete.
+    settled: Vec<bool>,
+}
+
+/// Returns which nodes the hint names, or the current rows where there is no hint.
+fn settled(input: &PlacementInput) -> Vec<bool> {
+    let mut settled = vec![false; input.nodes.len()];
+    let rows = match input.home.total() {
+        0 => &input.current,
+        _ => &input.home,
+    };
+    for partition in 0..rows.len() {
+        for node in rows.members(partition) {
+            if let Some(settled) = settled.get_mut(usize::from(node)) {
+                *settled = true;
+            }
+        }
+    }
+    settled
 }
 
 /// A step before it is complete: the live copies of its row decide among repairs.
@@ -127,6 +150,17 @@ impl Planner<'_> {
     fn drains(&self, node: u16) -> bool {
         let record = self.input.nodes.get(usize::from(node));
         record.is_some_and(|record| !record.is_eligible())
+    }
+
+    /// Tells whether `members` have more nodes in the zone of `node` than the target allows any.
+    fn crowds(&self, partition: usize, members: &[u16], node: u16) -> bool {
+        let within = |zone: &str, members: &mut dyn Iterator<Item = u16>| {
+            members.filter(|&other| self.zone(other) == zone).count()
+        };
+        let wanted = |zone| within(zone, &mut self.target.members(partition));
+        let zones = self.target.members(partition).map(|node| self.zone(node));
+        let most = zones.map(wanted).max().unwrap_or(0);
+        within(self.zone(node), &mut members.iter().copied()) > most
     }
 
     /// Drafts the steps of one partition; `lead` of all but promotions is filled in later.
@@ -170,10 +204,14 @@ impl Planner<'_> {
             let gone = drop.is_none_or(|node| !self.serves(node));
             let kind = if gone || copies < wanted {
                 StepKind::Repair
+            } else if drop.is_some_and(|node| {
+                self.zone(node) != self.zone(add) && self.crowds(partition, &current, node)
+            }) {
+                StepKind::Respread
             } else if drop.is_some_and(|node| self.drains(node)) {
                 StepKind::Evacuate
-            } else if drop.is_some_and(|node| self.zone(node) != self.zone(add)) {
-                StepKind::Respread
+            } else if !self.settled[usize::from(add)] {
+                StepKind::Join
             } else {
                 StepKind::Balance
             };

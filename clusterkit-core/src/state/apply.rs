@@ -98,10 +98,8 @@ impl ClusterState {
                     &mut change,
                 )?;
             }
-            Command::StartMoves {
-                plan, partitions, ..
-            } => {
-                self.start_moves(*plan, partitions, &mut change)?;
+            Command::StartMoves { plan, moves, .. } => {
+                self.start_moves(*plan, moves, &mut change)?;
             }
             Command::Synced { node, stages, .. } => self.synced(*node, stages, &mut change),
             Command::Switch { stages, .. } => self.switch(stages, &mut change),

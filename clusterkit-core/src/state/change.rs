@@ -74,7 +74,7 @@ impl Change {
             partition: id,
             stage: what.stage,
             stage_id: what.stage_id,
-            sources: partition.in_sync().filter(|&node| node != target).collect(),
+            sources: partition.sources(target),
             target,
             role: what.role,
             reason: what.reason,

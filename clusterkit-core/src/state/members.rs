@@ -485,7 +485,7 @@ impl ClusterState {
             let migrating = matches!(&self.partitions[i].stage, Stage::Syncing(migration)
                 if migration.target.contains(&raft_id));
             if migrating {
-                self.call_off(id, change);
+                self.cut_short(id, change);
             }
         }
         self.absences.remove(&raft_id);
@@ -686,6 +686,7 @@ fn forget_stage_of(partition: &mut Partition, gone: &[RaftId]) {
             for joining in &mut migration.joining {
                 joining.synced &= !gone.contains(&joining.node);
             }
+            migration.leaving.retain(|node| !gone.contains(node));
         }
         Stage::Cleanup { leaving, .. } => {
             leaving.retain(|node| !gone.contains(node));

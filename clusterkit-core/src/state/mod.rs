@@ -9,6 +9,7 @@ mod change;
 mod invariants;
 mod members;
 mod moves;
+mod refit;
 
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::string::String;

@@ -13,10 +13,11 @@ use alloc::vec::Vec;
 use super::change::{Change, What};
 use super::members::mark_behind;
 use super::{ActivePlan, ClusterState};
-use crate::command::Rejected;
+use crate::command::{MoveStart, Rejected};
 use crate::config::REPLICATION_FACTOR_MAX;
 use crate::event::{ChangeReason, ChangeStage, EventKind, PlanTrigger, Role};
 use crate::id::{Epoch, PartitionId, PlanId, RaftId, StageId};
+use crate::node::{Node, NodeStatus};
 use crate::partition::{Behind, Joining, Migration, Partition, Stage, has_duplicates};
 use crate::planted::{self, Bug};
 
@@ -48,7 +49,11 @@ impl ClusterState {
             let partition = &self.partitions[id.index()];
             if partition.is_unplaced() {
                 self.place_first(*id, row, trigger.reason(), change);
-            } else if !reaches(partition, row) {
+                continue;
+            }
+            self.refit(*id, row, change);
+            let partition = &self.partitions[id.index()];
+            if !reaches(partition, row) {
                 let present: Vec<RaftId> = partition.members().collect();
                 affected.extend(row.iter().filter(|node| !present.contains(node)));
                 affected.extend(present.iter().filter(|node| !row.contains(node)));
@@ -131,7 +136,9 @@ impl ClusterState {
             self.plan_basis = 0;
             return;
         };
-        self.roles_stale |= row.first() != Some(&primary);
+        // Whoever is away has a share, too, once it is back.
+        let away = |node: &Arc<Node>| node.status == NodeStatus::Down && !node.evicted;
+        self.roles_stale |= row.first() != Some(&primary) || self.nodes.values().any(away);
         let behind = |&node: &RaftId| Behind {
             node,
             since: change.next,
@@ -166,20 +173,20 @@ impl ClusterState {
     pub(super) fn start_moves(
         &mut self,
         plan: PlanId,
-        partitions: &[PartitionId],
+        moves: &[MoveStart],
         change: &mut Change,
     ) -> Result<(), Rejected> {
         let reason = match &self.plan {
             Some(active) if active.id == plan => active.trigger.reason(),
             _ => return Err(Rejected::StalePlan { plan }),
         };
-        for &id in partitions {
+        for start in moves {
             let row = self
                 .plan
                 .as_ref()
-                .and_then(|active| active.targets.get(&id).cloned());
+                .and_then(|active| active.targets.get(&start.partition).cloned());
             if let Some(row) = row {
-                self.start_move(id, &row, reason, change);
+                self.start_move(start, &row, reason, change);
             }
         }
         self.complete_plan_if_done(change);
@@ -188,34 +195,39 @@ impl ClusterState {
 
     fn start_move(
         &mut self,
-        id: PartitionId,
+        start: &MoveStart,
         row: &[RaftId],
         reason: ChangeReason,
         change: &mut Change,
     ) {
+        let id = start.partition;
         if !self.can_start_move(id, row) {
             return;
         }
         let partition = &self.partitions[id.index()];
         let comes = |node: &&RaftId| !partition.is_member(**node);
         let stage = change.stage();
+        let wished = |at: usize| start.sources.get(at).copied();
         let joining: Vec<Joining> = row
             .iter()
             .filter(comes)
-            .map(|&node| Joining {
+            .enumerate()
+            .map(|(at, &node)| Joining {
                 node,
                 stage,
                 synced: false,
+                source: wished(at).filter(|&source| partition.is_in_sync(source)),
             })
             .collect();
         let migration = Migration {
             id: stage,
             target: row.to_vec(),
             joining,
+            leaving: Vec::new(),
             reason,
         };
         if migration.joining.is_empty() {
-            let leader = self.leader_after(partition, &migration);
+            let leader = self.leader_after(partition, row, &[]);
             if leader == partition.primary && same_members(partition, row) {
                 // The wanted primary cannot lead yet; nothing else is to be done.
                 self.drop_target(id);
@@ -307,47 +319,57 @@ impl ClusterState {
                     let blind = planted::is_on(Bug::SwitchBeforeSynced);
                     let synced = |joining: &Joining| joining.synced || blind;
                     let ready = |joining: &Joining| synced(joining) && self.is_live(joining.node);
-                    migration.joining.iter().all(ready) && self.keeps_copies(partition, migration)
+                    let (target, joining) = (&migration.target, &migration.joining);
+                    joining.iter().all(ready) && self.keeps_copies(partition, target, joining)
                 }
                 Stage::Stable | Stage::Cleanup { .. } => false,
             })
     }
 
-    fn keeps_copies(&self, partition: &Partition, migration: &Migration) -> bool {
+    /// Tells whether a switch to `target`, with `joining` in sync, leaves as many copies as there
+    /// are, or as are wanted.
+    fn keeps_copies(&self, partition: &Partition, target: &[RaftId], joining: &[Joining]) -> bool {
         let before = partition.in_sync().filter(|&node| self.is_live(node));
-        let wanted = before.count().min(migration.target.len()).max(1);
-        self.leaders_after(partition, migration).count() >= wanted
+        let wanted = before.count().min(target.len()).max(1);
+        self.leaders_after(partition, target, joining).count() >= wanted
     }
 
     /// Returns who may lead after the switch, in the order of the target.
     fn leaders_after<'a>(
         &'a self,
         partition: &'a Partition,
-        migration: &'a Migration,
+        target: &'a [RaftId],
+        joining: &'a [Joining],
     ) -> impl Iterator<Item = RaftId> + 'a {
-        migration.target.iter().copied().filter(|&node| {
-            self.is_live(node) && (has_joined(migration, node) || partition.is_in_sync(node))
+        target.iter().copied().filter(|&node| {
+            self.is_live(node) && (has_joined(joining, node) || partition.is_in_sync(node))
         })
     }
 
     /// Returns who leads after the switch: the wanted primary, else the present one, else whoever
     /// can.
-    fn leader_after(&self, partition: &Partition, migration: &Migration) -> Option<RaftId> {
+    fn leader_after(
+        &self,
+        partition: &Partition,
+        target: &[RaftId],
+        joining: &[Joining],
+    ) -> Option<RaftId> {
         let rank = |node: RaftId| {
             (
-                migration.target.first() != Some(&node),
+                target.first() != Some(&node),
                 partition.primary != Some(node),
             )
         };
-        self.leaders_after(partition, migration)
+        self.leaders_after(partition, target, joining)
             .min_by_key(|&node| rank(node))
     }
 
     /// Makes the targets the members, which must leave one that can lead.
     fn switch_members(&mut self, id: PartitionId, migration: &Migration, change: &mut Change) {
         let old = self.partitions[id.index()].clone();
-        let joined = |node: RaftId| has_joined(migration, node);
-        let Some(primary) = self.leader_after(&old, migration) else {
+        let joined = |node: RaftId| has_joined(&migration.joining, node);
+        let leader = self.leader_after(&old, &migration.target, &migration.joining);
+        let Some(primary) = leader else {
             return;
         };
         self.roles_stale |= migration.target.first() != Some(&primary);
@@ -398,6 +420,7 @@ impl ClusterState {
         let gone = old
             .members()
             .filter(|node| !migration.target.contains(node));
+        let gone = gone.chain(migration.leaving.iter().copied());
         let leaving: Vec<RaftId> = gone.filter(|&node| self.is_live(node)).collect();
         let stage = change.stage();
         let told = what(
@@ -433,7 +456,7 @@ impl ClusterState {
                 matches!(&partition.stage, Stage::Syncing(migration) if migration.id == stage)
             });
             if open {
-                self.call_off(id, change);
+                self.cut_short(id, change);
             } else {
                 change.refused.push((id, stage));
             }
@@ -443,12 +466,30 @@ impl ClusterState {
 
     /// Calls the open move of `id` off; what was copied is let go.
     pub(super) fn call_off(&mut self, id: PartitionId, change: &mut Change) {
+        if let Some(migration) = self.abandon(id, change) {
+            self.plan_again(id, &migration.target);
+        }
+    }
+
+    /// Takes note that the move of `id` to `target` does not end there.
+    pub(super) fn plan_again(&mut self, id: PartitionId, target: &[RaftId]) {
+        let planned = self.plan.as_ref().and_then(|plan| plan.targets.get(&id));
+        if planned.is_none_or(|row| *row == target) {
+            self.drop_target(id);
+            // What was planned is not reached: the next decision must plan again.
+            self.plan_basis = 0;
+        }
+    }
+
+    /// Ends the open move of `id` where it began, and returns it.
+    pub(super) fn abandon(&mut self, id: PartitionId, change: &mut Change) -> Option<Migration> {
         let mut partition = self.partitions[id.index()].clone();
         let Stage::Syncing(migration) = core::mem::take(&mut partition.stage) else {
-            return;
+            return None;
         };
         partition.epoch = change.next;
         let copied = migration.joining.iter().map(|joining| joining.node);
+        let copied = copied.chain(migration.leaving.iter().copied());
         let leaving: Vec<RaftId> = copied.filter(|&node| self.is_live(node)).collect();
         let primary = partition.primary;
         let stage = change.stage();
@@ -461,13 +502,8 @@ impl ClusterState {
         );
         open_cleanup(id, &mut partition, leaving, told, change);
         Arc::make_mut(&mut self.partitions)[id.index()] = partition;
-        let planned = self.plan.as_ref().and_then(|plan| plan.targets.get(&id));
-        if planned.is_none_or(|row| *row == migration.target) {
-            self.drop_target(id);
-            // What was planned is not reached: the next decision must plan again.
-            self.plan_basis = 0;
-        }
         change.published = true;
+        Some(migration)
     }
 
     fn drop_target(&mut self, id: PartitionId) {
@@ -505,13 +541,7 @@ impl ClusterState {
         if row.iter().any(|node| comes(&node)) {
             return row.iter().filter(comes).all(|&node| self.is_live(node));
         }
-        let migration = Migration {
-            id: StageId(0),
-            target: row.to_vec(),
-            joining: Vec::new(),
-            reason: ChangeReason::Rebalance,
-        };
-        self.keeps_copies(partition, &migration)
+        self.keeps_copies(partition, row, &[])
     }
 
     pub(super) fn released(
@@ -529,10 +559,14 @@ impl ClusterState {
                 continue;
             }
             let partition = &mut Arc::make_mut(&mut self.partitions)[id.index()];
-            if let Stage::Cleanup { leaving, .. } = &mut partition.stage {
-                leaving.retain(|&leaver| leaver != node);
-                if leaving.is_empty() {
-                    partition.stage = Stage::Stable;
+            match &mut partition.stage {
+                Stage::Stable => {}
+                Stage::Syncing(migration) => migration.leaving.retain(|&leaver| leaver != node),
+                Stage::Cleanup { leaving, .. } => {
+                    leaving.retain(|&leaver| leaver != node);
+                    if leaving.is_empty() {
+                        partition.stage = Stage::Stable;
+                    }
                 }
             }
         }
@@ -614,11 +648,11 @@ fn same_members(partition: &Partition, row: &[RaftId]) -> bool {
     partition.members().count() == row.len() && row.iter().all(|&node| partition.is_member(node))
 }
 
-fn has_joined(migration: &Migration, node: RaftId) -> bool {
-    migration.joining.iter().any(|joining| joining.node == node)
+fn has_joined(joining: &[Joining], node: RaftId) -> bool {
+    joining.iter().any(|joining| joining.node == node)
 }
 
-const fn what(
+pub(super) const fn what(
     stage: ChangeStage,
     stage_id: StageId,
     role: Role,

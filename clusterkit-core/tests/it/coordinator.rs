@@ -1,275 +1,20 @@
-//! The coordinator drives a whole cluster of pure state: virtual nodes that heartbeat, copy, die
-//! and return, under virtual time. What it must reach: everybody placed, balanced, in sync.
-//!
-//! No control plane: every decision is applied at once, which is what a healthy log amounts to.
+//! The coordinator drives a virtual cluster. What it must reach: everybody placed, balanced, in
+//! sync.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use clusterkit_core::command::{Applied, Command, Rejected};
+use clusterkit_core::command::Command;
 use clusterkit_core::config::ClusterConfig;
-use clusterkit_core::coordinator::Coordinator;
-use clusterkit_core::detector::DetectorConfig;
-use clusterkit_core::event::{ChangeStage, EventKind};
-use clusterkit_core::id::{ClusterId, DiskId, Incarnation, LogIndex, NodeId, RaftId};
-use clusterkit_core::node::{NodeSpec, NodeStatus};
-use clusterkit_core::partition::Stage;
-use clusterkit_core::placement::MinimalMove;
-use clusterkit_core::state::ClusterState;
-use clusterkit_core::time::{Instant, UnixMillis};
+use clusterkit_core::id::RaftId;
+use clusterkit_core::node::NodeStatus;
 use proptest::prelude::*;
 
-const TICK: Duration = Duration::from_millis(50);
-
-/// A virtual node: whether it runs, and as which process.
-#[derive(Clone, Copy)]
-struct Process {
-    up: bool,
-    incarnation: u64,
-    disk: u8,
-}
-
-struct World {
-    state: ClusterState,
-    coordinator: Coordinator,
-    now: Instant,
-    index: u64,
-    processes: BTreeMap<RaftId, Process>,
-    disks: u8,
-    /// Moves that were started, all in all.
-    copies: usize,
-}
-
-impl World {
-    fn new(partitions: u32) -> Self {
-        let mut world = Self {
-            state: ClusterState::new(),
-            coordinator: Coordinator::new(DetectorConfig::default()).unwrap(),
-            now: Instant::from_millis(1),
-            index: 1,
-            processes: BTreeMap::new(),
-            disks: 0,
-            copies: 0,
-        };
-        let config = ClusterConfig {
-            partition_count: partitions,
-            repair_delay_ms: 5_000,
-            ..ClusterConfig::default()
-        };
-        let node = world.spec("node-1");
-        let cluster = ClusterId::from_bytes([1; 16]);
-        let at = world.wall();
-        world
-            .apply(&Command::Bootstrap {
-                cluster,
-                config,
-                node,
-                at,
-            })
-            .unwrap();
-        let process = Process {
-            up: true,
-            incarnation: 1,
-            disk: 1,
-        };
-        world.processes.insert(RaftId::BOOTSTRAP, process);
-        world
-    }
-
-    fn spec(&mut self, id: &str) -> NodeSpec {
-        self.disks += 1;
-        let disk = DiskId::from_bytes([self.disks; 16]);
-        NodeSpec::new(
-            NodeId::new(id).unwrap(),
-            disk,
-            &format!("{id}.test:{}", self.disks),
-        )
-    }
-
-    fn wall(&self) -> UnixMillis {
-        UnixMillis(self.now.as_nanos() / 1_000_000)
-    }
-
-    fn apply(&mut self, command: &Command) -> Result<Applied, Rejected> {
-        self.index += 1;
-        let applied = self.state.apply(LogIndex(self.index), command);
-        self.state.check_invariants().unwrap();
-        if let Ok(applied) = &applied {
-            for event in &applied.events {
-                self.answer(&event.kind);
-            }
-        }
-        applied
-    }
-
-    /// What the target of a change does about it, if it runs: copy at once, let go at once.
-    fn answer(&mut self, kind: &EventKind) {
-        let EventKind::PartitionChanged(change) = kind else {
-            return;
-        };
-        if !self
-            .processes
-            .get(&change.target)
-            .is_some_and(|process| process.up)
-        {
-            return;
-        }
-        let stages = vec![(change.partition, change.stage_id)];
-        let (node, at) = (change.target, self.wall());
-        let command = match change.stage {
-            ChangeStage::Syncing => {
-                self.copies += 1;
-                Command::Synced { node, stages, at }
-            }
-            ChangeStage::Cleanup | ChangeStage::Reverted => Command::Released { node, stages },
-            ChangeStage::Switched => return,
-        };
-        self.apply(&command).unwrap();
-    }
-
-    fn join(&mut self, id: &str) -> RaftId {
-        let node = self.spec(id);
-        let (disk, at) = (self.disks, self.wall());
-        let joined = self
-            .apply(&Command::Join {
-                node,
-                replaces: None,
-                at,
-            })
-            .unwrap();
-        let raft_id = joined.node.unwrap();
-        self.processes.insert(
-            raft_id,
-            Process {
-                up: true,
-                incarnation: 1,
-                disk,
-            },
-        );
-        raft_id
-    }
-
-    /// Lets a paused process go on: it hears what it was asked meanwhile.
-    fn resume(&mut self, node: RaftId) {
-        self.processes.get_mut(&node).unwrap().up = true;
-        let at = self.wall();
-        let (mut copied, mut released) = (Vec::new(), Vec::new());
-        for (id, partition) in self.state.partitions_by_id() {
-            let joining = partition.joining().iter().filter(|j| j.node == node);
-            copied.extend(joining.map(|joining| (id, joining.stage)));
-            let behind = partition.behind.iter().filter(|b| b.node == node);
-            copied.extend(behind.filter_map(|behind| Some((id, behind.stage?))));
-            if let Stage::Cleanup { id: stage, leaving } = &partition.stage
-                && leaving.contains(&node)
-            {
-                released.push((id, *stage));
-            }
-        }
-        self.copies += copied.len();
-        for command in [
-            Command::Synced {
-                node,
-                stages: copied,
-                at,
-            },
-            Command::Released {
-                node,
-                stages: released,
-            },
-        ] {
-            self.apply(&command).unwrap();
-        }
-    }
-
-    fn restart(&mut self, node: RaftId) {
-        let Some(record) = self.state.node(node).cloned() else {
-            return;
-        };
-        let process = self.processes.get_mut(&node).unwrap();
-        process.up = true;
-        process.incarnation += 1;
-        let disk = DiskId::from_bytes([process.disk; 16]);
-        let mut spec = NodeSpec::new(record.id.clone(), disk, &record.address);
-        spec.incarnation = Incarnation(process.incarnation);
-        let at = self.wall();
-        self.apply(&Command::Announce { node, spec, at }).unwrap();
-    }
-
-    /// Lets time pass, with heartbeats of everybody who is up. The first node leads throughout.
-    fn run(&mut self, time: Duration) {
-        let end = self.now + time;
-        while self.now < end {
-            self.now = self.now + TICK;
-            self.coordinator
-                .handle_leadership(Some(RaftId::BOOTSTRAP), self.now);
-            for (&node, process) in &self.processes {
-                if process.up && node != RaftId::BOOTSTRAP {
-                    let incarnation = Incarnation(process.incarnation);
-                    let applied = LogIndex(self.index);
-                    let _ = self
-                        .coordinator
-                        .handle_heartbeat(node, incarnation, applied, self.now);
-                }
-            }
-            for _ in 0..200 {
-                if !self.step() {
-                    break;
-                }
-            }
-        }
-    }
-
-    fn step(&mut self) -> bool {
-        let decision = self.coordinator.decide(&self.state, self.now, self.wall());
-        let mut commands = decision.commands;
-        if let Some(request) = decision.plan {
-            let (placement, refuted) = request.compute(&MinimalMove::default()).unwrap();
-            assert_eq!(refuted, None);
-            commands.push(request.command(&placement, self.wall()));
-        }
-        let acted = !commands.is_empty();
-        for command in commands {
-            let _ = self.apply(&command);
-        }
-        acted
-    }
-
-    /// Checks that nothing is left to do and everybody has a fair share.
-    fn check_settled(&self) {
-        let takers: Vec<RaftId> = self
-            .state
-            .nodes()
-            .filter(|node| node.takes_data())
-            .map(|node| node.raft_id)
-            .collect();
-        let copies = takers
-            .len()
-            .min(self.state.config().replication_factor as usize);
-        let mut replicas: BTreeMap<RaftId, usize> = takers.iter().map(|&id| (id, 0)).collect();
-        let mut primaries = replicas.clone();
-        for (id, partition) in self.state.partitions_by_id() {
-            assert_eq!(
-                partition.in_sync().count(),
-                copies,
-                "partition {id}: {partition:?}"
-            );
-            assert_eq!(partition.leaving(), [], "partition {id}");
-            for member in partition.members() {
-                *replicas.get_mut(&member).expect("only takers hold data") += 1;
-            }
-            *primaries.get_mut(&partition.primary.unwrap()).unwrap() += 1;
-        }
-        for counts in [replicas, primaries] {
-            let (min, max) = (counts.values().min(), counts.values().max());
-            assert!(max.unwrap() - min.unwrap() <= 1, "{counts:?}");
-        }
-        assert!(self.state.plan().is_none());
-    }
-}
+use crate::cluster::Cluster;
 
 #[test]
 fn a_cluster_grows_loses_a_node_and_gets_it_back_without_copying_twice() {
-    let mut world = World::new(64);
+    let mut world = Cluster::new(64);
     world.run(Duration::from_millis(500));
     world.check_settled();
     assert_eq!(world.copies, 0, "the first placement copies nothing");
@@ -306,7 +51,7 @@ fn a_cluster_grows_loses_a_node_and_gets_it_back_without_copying_twice() {
 
 #[test]
 fn a_node_that_stays_down_is_repaired_after_the_delay_and_not_before() {
-    let mut world = World::new(32);
+    let mut world = Cluster::new(32);
     for id in ["node-2", "node-3", "node-4"] {
         world.join(id);
     }
@@ -350,7 +95,7 @@ fn a_node_that_stays_down_is_repaired_after_the_delay_and_not_before() {
 
 #[test]
 fn a_leaving_node_is_dismissed_once_it_is_empty() {
-    let mut world = World::new(32);
+    let mut world = Cluster::new(32);
     for id in ["node-2", "node-3", "node-4"] {
         world.join(id);
     }
@@ -399,7 +144,7 @@ proptest! {
     fn after_any_history_a_quiet_cluster_is_placed_balanced_and_in_sync(
         acts in prop::collection::vec(act(), 1..24),
     ) {
-        let mut world = World::new(16);
+        let mut world = Cluster::new(16);
         let mut joined = 1;
         for act in acts {
             let others: Vec<RaftId> =
@@ -444,4 +189,174 @@ proptest! {
         world.run(Duration::from_secs(60));
         world.check_settled();
     }
+}
+
+#[test]
+fn a_failover_changes_exactly_the_orphaned_primaries() {
+    let mut world = Cluster::new(60);
+    for id in ["node-2", "node-3", "node-4", "node-5"] {
+        world.join(id);
+    }
+    world.run(Duration::from_secs(1));
+    world.check_settled();
+    let before = world.state.partitions().to_vec();
+    let three = world.state.node_by_id("node-3").unwrap().raft_id;
+    world.processes.get_mut(&three).unwrap().up = false;
+    world.run(Duration::from_secs(3));
+    let mut led: BTreeMap<RaftId, usize> = BTreeMap::new();
+    let mut orphans = 0;
+    for (was, is) in before.iter().zip(world.state.partitions()) {
+        let (mut old, mut new): (Vec<_>, Vec<_>) =
+            (was.members().collect(), is.members().collect());
+        old.sort_unstable();
+        new.sort_unstable();
+        assert_eq!(old, new, "nobody joins or leaves a row");
+        if was.primary == Some(three) {
+            orphans += 1;
+            assert_ne!(is.primary, Some(three));
+        } else {
+            assert_eq!(is.primary, was.primary, "not an orphan");
+        }
+        *led.entry(is.primary.expect("somebody leads")).or_default() += 1;
+    }
+    assert_eq!((orphans, led.len()), (12, 4));
+    assert!(
+        led.values().all(|&led| led == 15),
+        "shared out evenly: {led:?}"
+    );
+}
+
+#[test]
+fn a_leader_change_alone_moves_nothing() {
+    let mut world = Cluster::new(32);
+    for id in ["node-2", "node-3", "node-4"] {
+        world.join(id);
+    }
+    world.run(Duration::from_secs(1));
+    let two = world.state.node_by_id("node-2").unwrap().raft_id;
+    let settled = world.state.clone();
+    for leader in [two, RaftId::BOOTSTRAP, two] {
+        world.change_leader(leader);
+        world.run(Duration::from_secs(20));
+        assert_eq!(world.state, settled, "not one command was applied");
+    }
+    // In the middle of a plan, too: the plan in the log goes on.
+    world.slow = true;
+    world.join("node-5");
+    world.run(Duration::from_secs(1));
+    let (plan, plans) = (world.state.plan().unwrap().clone(), world.plans);
+    world.change_leader(RaftId::BOOTSTRAP);
+    world.run(Duration::from_secs(5));
+    assert_eq!((world.state.plan(), world.plans), (Some(&plan), plans));
+    let copies = world.copies;
+    world.hurry();
+    world.run(Duration::from_secs(1));
+    world.check_settled();
+    assert_eq!(world.plans, plans, "nobody planned again");
+    assert_eq!(world.copies, copies, "nothing was copied twice");
+}
+
+#[test]
+fn an_empty_partition_does_not_wait_for_a_node_that_is_down() {
+    let mut world = Cluster::with(ClusterConfig {
+        partition_count: 12,
+        replication_factor: 1,
+        ..ClusterConfig::default()
+    });
+    world.coordinator.expect(3);
+    let two = world.join("node-2");
+    world.run(Duration::from_secs(1));
+    world.processes.get_mut(&two).unwrap().up = false;
+    world.run(Duration::from_secs(3));
+    assert_eq!(world.state.node(two).unwrap().status, NodeStatus::Down);
+    assert_eq!(world.plans, 0, "the first placement waits for three nodes");
+    world.join("node-3");
+    // One of two nodes down was too many; one of three is not, after a while.
+    world.run(Duration::from_secs(15));
+    let served = |world: &Cluster| {
+        let partitions = world.state.partitions().iter();
+        partitions
+            .filter(|partition| partition.primary.is_some())
+            .count()
+    };
+    assert_eq!(
+        served(&world),
+        12,
+        "nothing is to be copied, so nothing waits"
+    );
+    assert_eq!(
+        world.plans, 1,
+        "and the same plan is not made again and again"
+    );
+    world.restart(two);
+    world.run(Duration::from_secs(2));
+    world.check_settled();
+}
+
+#[test]
+fn the_most_urgent_moves_begin_first_and_no_node_copies_more_than_it_may() {
+    let mut world = Cluster::with(ClusterConfig {
+        partition_count: 48,
+        replication_factor: 2,
+        moves_in_flight: 6,
+        moves_per_node: 2,
+        repair_delay_ms: 1_000,
+        ..ClusterConfig::default()
+    });
+    for id in ["node-2", "node-3", "node-4"] {
+        world.join(id);
+    }
+    world.run(Duration::from_secs(2));
+    world.check_settled();
+    // One node is drained, one is lost for good, one joins: all in one plan.
+    world.slow = true;
+    let [two, three] = ["node-2", "node-3"].map(|id| world.state.node_by_id(id).unwrap().raft_id);
+    world.processes.get_mut(&three).unwrap().up = false;
+    world.run(Duration::from_secs(2));
+    let at = world.wall();
+    let drain = Command::Drain {
+        node: two,
+        on: true,
+        leave: false,
+        at,
+    };
+    world.apply(&drain).unwrap();
+    let five = world.join("node-5");
+    world.run(Duration::from_secs(2));
+    assert!(world.state.node(three).unwrap().evicted);
+    let plan = world.state.plan().expect("a plan is in force").clone();
+    let lost = |world: &Cluster| {
+        let rows = plan
+            .targets
+            .keys()
+            .map(|&id| world.state.partition(id).unwrap());
+        rows.filter(|it| it.is_member(three) && it.joining().is_empty())
+            .count()
+    };
+    let others = |world: &Cluster| {
+        let rows = plan
+            .targets
+            .keys()
+            .map(|&id| world.state.partition(id).unwrap());
+        let moving = rows.filter(|it| !it.joining().is_empty());
+        moving.filter(|it| !it.is_member(three)).count()
+    };
+    assert!(world.state.moves_in_flight() > 0);
+    let crowded = world.state.moves_in_flight() < 6;
+    assert!(
+        lost(&world) == 0 || others(&world) == 0 || crowded,
+        "repairs begin first"
+    );
+    for turn in 0.. {
+        if world.state.plan().is_none() {
+            break;
+        }
+        assert!(turn < 1_000, "the plan ends");
+        world.finish(0);
+        world.run(Duration::from_millis(50));
+    }
+    world.hurry();
+    world.run(Duration::from_secs(2));
+    world.check_settled();
+    assert!(world.state.holds_anything(five) && !world.state.holds_anything(two));
 }

@@ -4,12 +4,14 @@
     reason = "helpers of tests are tests; clippy exempts only the test functions themselves"
 )]
 
+mod cluster;
 mod coordinator;
 mod explain;
 mod hashing;
 mod oracle;
 mod placement;
 mod plan_history;
+mod replan;
 mod scenarios;
 mod state;
 mod state_exhaustive;

@@ -56,7 +56,7 @@ fn carry_out(world: &mut World, first: u8) {
             .collect();
         let command = Command::StartMoves {
             plan: plan.id,
-            partitions: chosen,
+            moves: chosen.into_iter().map(Into::into).collect(),
             at: AT,
         };
         world.ok(command);

@@ -2,7 +2,7 @@
 //! partitions, each step checked by [`crate::world`], each history replayed on a second replica
 //! that is written out and read back on the way.
 
-use clusterkit_core::command::{Command, Expected, Rejected};
+use clusterkit_core::command::{Command, Expected, MoveStart, Rejected};
 use clusterkit_core::event::PlanTrigger;
 use clusterkit_core::id::{Epoch, Incarnation, LogIndex, PartitionId, PlanId, RaftId, StageId};
 use clusterkit_core::node::NodeStatus;
@@ -182,9 +182,14 @@ fn step(world: &mut World, step: Step) {
         19..=21 => Some(plan(world, step)),
         22 | 23 => world.state.plan().map(|plan| Command::StartMoves {
             plan: PlanId(plan.id.0 - u64::from(a == 0)),
-            partitions: (0..=PARTITIONS)
+            moves: (0..=PARTITIONS)
                 .map(PartitionId)
                 .filter(|p| c >> p.0.min(7) & 1 == 1)
+                .map(|partition| MoveStart {
+                    partition,
+                    // Whether it holds the data or not: a wish.
+                    sources: vec![RaftId(u64::from(b % 8)), RaftId(u64::from(a % 8))],
+                })
                 .collect(),
             at: AT,
         }),

@@ -143,7 +143,7 @@ impl World {
         let plan = self.state.plan().expect("a plan is in force");
         let command = Command::StartMoves {
             plan: plan.id,
-            partitions: plan.targets.keys().copied().collect(),
+            moves: plan.targets.keys().map(|&id| id.into()).collect(),
             at: AT,
         };
         self.ok(command)

@@ -351,7 +351,7 @@ pub struct ConfigDocument {
     pub repair_delay_ms: u64,
     /// How many partitions may move at once.
     pub moves_in_flight: u32,
-    /// How many moves one node may take part in at once, as target.
+    /// How many copies one node may receive at once, and as many it may serve.
     pub moves_per_node: u32,
     /// How many in-sync copies a partition should never fall below.
     pub min_in_sync: u32,

@@ -334,7 +334,7 @@ impl PartitionChange {
         };
         let target = self.target.raft_id;
         let one = |id: RaftId| state.node_record(id).cloned();
-        let sources = partition.in_sync().filter(|&node| node != target);
+        let sources = partition.sources(target).into_iter();
         self.sources = sources.filter_map(one).collect();
         self.new_primary = partition.primary.and_then(one);
     }
@@ -393,6 +393,10 @@ impl PartitionChange {
                             migration.reason,
                             None,
                         );
+                    }
+                    if migration.leaving.contains(&me) {
+                        let (stage, reason) = (ChangeStage::Reverted, migration.reason);
+                        open(stage, migration.id, Role::None, reason, None);
                     }
                 }
                 // What the stage came from is not recorded; both ask for the same.

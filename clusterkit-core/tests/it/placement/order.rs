@@ -133,6 +133,62 @@ proptest! {
 }
 
 #[test]
+fn urgency_is_lost_primary_missing_copy_zone_drain_join_balance() {
+    let [a, b, c, d, e, gone] = [0u16, 1, 2, 3, 4, 5];
+    let mut input = even_cluster(7, 6, 1);
+    input.replication_factor = 2;
+    for (node, zone) in [
+        (a, "x"),
+        (b, "x"),
+        (c, "y"),
+        (d, "y"),
+        (e, "x"),
+        (gone, "y"),
+    ] {
+        input.nodes[usize::from(node)].zone = zone.into();
+    }
+    input.nodes[usize::from(d)].standing = Standing::Draining;
+    input.nodes[usize::from(gone)].standing = Standing::Excluded;
+    let moves = [
+        ([a, c], [c, a], StepKind::Handover),
+        ([a, c], [b, c], StepKind::Balance),
+        ([b, c], [e, c], StepKind::Join),
+        ([a, d], [a, c], StepKind::Evacuate),
+        ([a, b], [a, c], StepKind::Respread),
+        ([a, gone], [a, c], StepKind::Repair),
+        ([gone, b], [b, c], StepKind::Promote),
+    ];
+    let (mut current, mut target) = (Rows::new(), Rows::new());
+    for (from, to, _) in &moves {
+        current.push(from);
+        target.push(to);
+    }
+    input.home = current.clone();
+    input.current = current;
+    let live = [true, true, true, true, true, false];
+    let steps = plan_steps(&input, &target, &live, 1);
+    walk(&input, &target, &live, &steps);
+    let mut first: Vec<(u32, StepKind)> = Vec::new();
+    for step in &steps {
+        if first
+            .iter()
+            .all(|(partition, _)| *partition != step.partition)
+        {
+            first.push((step.partition, step.kind));
+        }
+    }
+    let wanted = (0..).zip(moves.map(|(_, _, kind)| kind));
+    assert_eq!(
+        first,
+        wanted
+            .collect::<Vec<_>>()
+            .into_iter()
+            .rev()
+            .collect::<Vec<_>>()
+    );
+}
+
+#[test]
 fn waves_come_near_the_floor_and_repairs_come_first() {
     let mut input = even_cluster(256, 10, 1);
     input.current = place(&input).rows;

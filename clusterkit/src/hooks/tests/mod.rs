@@ -115,7 +115,7 @@ impl Cluster {
         if self.state.plan().is_some() {
             let command = Command::StartMoves {
                 plan: PlanId(self.index),
-                partitions: rows.iter().map(|(p, _)| PartitionId(*p)).collect(),
+                moves: rows.iter().map(|(p, _)| PartitionId(*p).into()).collect(),
                 at: self.at(),
             };
             self.apply(&command);
