@@ -32,7 +32,8 @@
 //! - The two are independent: a file that was synced is lost with its name, and a name that was
 //!   synced may stand before an empty file.
 //! - After a `sync` failed, whether what came before it will ever be durable is unknown, and a
-//!   later `sync` that succeeds says nothing of it: do not retry, give the file up.
+//!   later `sync` that succeeds says nothing of it: do not retry, give the file up. Systems go on
+//!   showing such writes to whoever opens the file next, for as long as the machine runs.
 //! - A crash of the process alone loses nothing that was written, synced or not. Who opens a file
 //!   again can therefore read what is not durable yet.
 

@@ -388,3 +388,25 @@ fn a_lock_ends_with_the_process_and_a_dead_one_cannot_release_it() {
     drop(again);
     assert!(directory.lock("lock").unwrap().is_some());
 }
+
+#[test]
+fn a_published_file_is_the_one_before_or_the_one_after_wherever_it_crashes() {
+    let (mut before, mut after) = (0, 0);
+    for seed in 0..400 {
+        let mut rng = Rng::new(seed);
+        let disk = SimDisk::new("node", rng.split("disk"));
+        disk.directory().publish("note", &[1; 3_000]).unwrap();
+        let directory = disk.directory();
+        disk.crash_after(rng.within(0..=6));
+        let published = directory.publish("note", &[2; 9_000]);
+        let all = [Unsynced::Kept, Unsynced::Lost, Unsynced::Torn];
+        disk.crash(*rng.pick(&all).unwrap());
+        let left = disk.directory().read("note").unwrap().unwrap();
+        let is_after = left == [2; 9_000];
+        assert!(is_after || left == [1; 3_000], "seed {seed}: torn");
+        assert!(is_after || published.is_err(), "seed {seed}: lost");
+        before += usize::from(!is_after);
+        after += usize::from(is_after && published.is_err());
+    }
+    assert!(before > 100 && after > 10, "{before} before, {after} after");
+}
