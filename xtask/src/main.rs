@@ -8,6 +8,7 @@
     reason = "a command-line program talks to its terminal"
 )]
 
+mod balance;
 mod bench;
 mod check;
 mod clock;

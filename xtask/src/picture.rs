@@ -1,6 +1,9 @@
-//! The partition map as a picture: a line a node, a cell a partition.
+//! The partition map as a picture: a line a node, a cell a partition; and what every node holds
+//! before and after a step as bars.
 //!
 //! On a terminal cells are blocks in the node's colour; elsewhere they are plain characters.
+
+use std::collections::BTreeSet;
 
 use console::{Color, style};
 
@@ -112,6 +115,48 @@ pub(crate) fn draw(view: &View, columns: usize, pretty: bool) -> String {
     out
 }
 
+/// The longest bar of [`balance`]: two of them, their figures and a name fit 80 columns.
+const BAR: usize = 18;
+
+/// Draws what every node of either view holds, before and after, as bars of primaries and replicas.
+pub(crate) fn balance(before: &View, after: &View, pretty: bool) -> String {
+    let ids: BTreeSet<&String> = before.nodes.keys().chain(after.nodes.keys()).collect();
+    let names = ids.iter().map(|id| id.chars().count()).max();
+    let names = names.unwrap_or_default();
+    let held = |view: &View, id: &str| (view.primaries_of(id), view.replicas_of(id));
+    let sums = ids
+        .iter()
+        .flat_map(|id| [held(before, id), held(after, id)]);
+    let most = sums.map(|(led, other)| led + other).max();
+    let most = most.unwrap_or_default().max(1);
+    let side = |view: &View, id: &str, index: usize| {
+        let (led, other) = held(view, id);
+        // Any primary shows, and both parts end where the whole does.
+        let whole = ((led + other) * BAR).div_ceil(most);
+        let solid = (led * BAR).div_ceil(most).min(whole);
+        let cell = |role: Role, count| role.cell(pretty).to_string().repeat(count);
+        let bar = cell(Role::Primary, solid) + &cell(Role::Replica, whole - solid);
+        let figures = match view.nodes.contains_key(id) {
+            true => format!("{led:>3} +{other:>4}"),
+            false => format!("{:>8}", "-"),
+        };
+        let room = " ".repeat(BAR - whole);
+        format!("{}{room} {figures}", paint(&bar, index, pretty))
+    };
+    let width = BAR + 9;
+    let mut out = format!("  {:names$} {:width$}    after\n", "", "before");
+    for (index, id) in ids.into_iter().enumerate() {
+        let (then, now) = (side(before, id, index), side(after, id, index));
+        let weight = after.nodes.get(id).map_or(1, |node| node.weight);
+        let weight = match weight {
+            1 => String::new(),
+            weight => format!("  weight {weight}"),
+        };
+        out.push_str(&format!("  {id:names$} {then} -> {now}{weight}\n"));
+    }
+    out
+}
+
 fn paint(text: &str, index: usize, pretty: bool) -> String {
     if pretty {
         style(text).fg(COLORS[index % COLORS.len()]).to_string()
@@ -148,6 +193,21 @@ mod tests {
             "{}",
             lines[2]
         );
+    }
+
+    #[test]
+    fn the_balance_stands_side_by_side() {
+        let before = view(&["a", "b"], &[&["a", "b"], &["b", "a"], &["a", "b"]]);
+        let mut after = view(&["a", "c"], &[&["a", "c"], &["c"], &["a"]]);
+        after.nodes.get_mut("c").unwrap().weight = 2;
+        let lines = [
+            "    before                         after",
+            "  a PPPPPPPPPPPPrrrrrr   2 +   1 -> PPPPPPPPPPPP         2 +   0",
+            "  b PPPPPPrrrrrrrrrrrr   1 +   2 ->                           -",
+            "  c                           - -> PPPPPPrrrrrr         1 +   1  weight 2",
+        ];
+        let drawn = balance(&before, &after, false);
+        assert_eq!(drawn.lines().collect::<Vec<_>>(), lines, "{drawn}");
     }
 
     #[test]

@@ -7,7 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{bail, ensure};
 
-use crate::harness::{PartitionRow, View};
+use crate::balance;
+use crate::harness::{Movement, PartitionRow, View};
 
 /// Checks that every view is the same and shows a healed cluster of exactly the nodes `expected`.
 pub(crate) fn healed(views: &BTreeMap<String, View>, expected: &[String]) -> anyhow::Result<()> {
@@ -20,7 +21,7 @@ pub(crate) fn healed(views: &BTreeMap<String, View>, expected: &[String]) -> any
     agreed(views)?;
     if let Some(view) = views.values().next() {
         whole(view, &expected)?;
-        balanced(view, &expected)?;
+        balance::balanced(view)?;
     }
     Ok(())
 }
@@ -111,37 +112,46 @@ pub(crate) fn whole(view: &View, expected: &BTreeSet<&str>) -> anyhow::Result<()
     Ok(())
 }
 
-/// Checks that neither copies nor primaries could be spread more evenly over nodes of equal weight.
-pub(crate) fn balanced(view: &View, expected: &BTreeSet<&str>) -> anyhow::Result<()> {
-    let primaries = |id: &&str| view.primaries_of(id);
-    let copies = |id: &&str| view.primaries_of(id) + view.replicas_of(id);
-    let spread = |counts: Vec<usize>| {
-        let most = counts.iter().max().copied().unwrap_or_default();
-        most - counts.iter().min().copied().unwrap_or_default()
-    };
-    let of_copies = spread(expected.iter().map(copies).collect());
+/// Checks that exactly as much moved as had to, and returns how much that was. The plans of the
+/// cluster must prove their minimum, and what they prove together must be the least that leads from
+/// `before` to a balance on the nodes of `after`.
+pub(crate) fn moved_the_minimum(
+    before: &View,
+    after: &View,
+    movement: &Movement,
+) -> anyhow::Result<usize> {
+    let (moved, proven) = (movement.copied, movement.minimum()?);
+    let reasons = movement.plans.iter().map(|plan| plan.trigger);
     ensure!(
-        of_copies <= 1,
-        "copies are not balanced: {of_copies} between the most and the fewest"
+        moved <= proven,
+        "moved {moved}, minimum {proven}; plans: {:?}",
+        reasons.collect::<Vec<_>>()
     );
-    let of_primaries = spread(expected.iter().map(primaries).collect());
+    let least = balance::minimum(before, after)?;
     ensure!(
-        of_primaries <= 1,
-        "primaries are not balanced: {of_primaries} between the most and the fewest"
+        proven == least,
+        "the plans prove a minimum of {proven}, from before to after {least} would do"
     );
-    Ok(())
+    let there = after.copies_since(before);
+    ensure!(
+        there == proven,
+        "{there} new copies are there, the plans asked for {proven}"
+    );
+    Ok(moved)
 }
 
 /// Returns how many copies are current and where they belong, and how many there should be: the
-/// progress of healing. A node's copies beyond its even share do not count.
+/// progress of healing. A node's copies beyond its share by weight do not count.
 pub(crate) fn copies_in_place(view: &View, expected: &[String]) -> (usize, usize) {
     let nodes = expected.len().max(1);
     let wanted = view.partitions.len() * view.replication_factor.min(nodes);
-    let share = wanted.div_ceil(nodes);
+    let weight = |id: &String| view.nodes.get(id).map_or(1, |node| node.weight as usize);
+    let weights: usize = expected.iter().map(weight).sum();
     let current = |id: &String| {
         let is_current = |row: &&PartitionRow| {
             row.holders().any(|holder| holder == id) && !row.behind.contains(id)
         };
+        let share = (wanted * weight(id)).div_ceil(weights.max(1));
         view.partitions.iter().filter(is_current).count().min(share)
     };
     (
@@ -167,6 +177,8 @@ pub(crate) fn served(view: &View, dead: &str) -> anyhow::Result<()> {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use clusterkit_http::api::v1::PlanDocument;
+
     use super::*;
     use crate::harness::NodeRow;
 
@@ -177,6 +189,8 @@ pub(crate) mod tests {
                 status: "active".into(),
                 address: format!("{id}:1"),
                 kv: None,
+                weight: 1,
+                zone: String::new(),
             };
             ((*id).to_owned(), row)
         };
@@ -251,6 +265,33 @@ pub(crate) mod tests {
                 .to_string()
                 .contains("differ about partition 1")
         );
+    }
+
+    #[test]
+    fn what_moved_is_held_against_what_is_proven() {
+        let before = view(&["a", "b"], &[&["a", "b"], &["b", "a"], &["a", "b"]]);
+        let after = good();
+        let plan: PlanDocument = serde_json::from_value(serde_json::json!({
+            "plan": 9, "epoch": 7, "at": "", "trigger": "node_join", "trigger_node": "c",
+            "copies": 2, "minimum": 2, "primary_changes": 1,
+        }))
+        .unwrap();
+        let judge = |copied, plans: &[PlanDocument]| {
+            let plans = plans.to_vec();
+            moved_the_minimum(&before, &after, &Movement { copied, plans })
+                .map_err(|wrong| wrong.to_string())
+        };
+        assert_eq!(judge(2, std::slice::from_ref(&plan)), Ok(2));
+        assert_eq!(
+            judge(3, std::slice::from_ref(&plan)),
+            Err("moved 3, minimum 2; plans: [NodeJoin]".to_owned())
+        );
+        let twice = judge(4, &[plan.clone(), plan.clone()]).unwrap_err();
+        assert!(twice.contains("prove a minimum of 4"), "{twice}");
+        let mut unproven = plan;
+        unproven.minimum = None;
+        let refused = judge(2, &[unproven]).unwrap_err();
+        assert!(refused.contains("is not proven"), "{refused}");
     }
 
     #[test]

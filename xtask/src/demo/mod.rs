@@ -81,7 +81,8 @@ struct Demo {
 struct Row {
     step: String,
     took: Duration,
-    moved: usize,
+    /// Copies made, and the fewest that were proven to do; none where nothing was to be moved.
+    moved: Option<(usize, usize)>,
     verified: usize,
 }
 
@@ -96,7 +97,7 @@ impl Demo {
         print!("{}", picture::draw(view, ui::columns(), ui::is_terminal()));
     }
 
-    fn row(&mut self, step: &str, took: Duration, moved: usize, verified: usize) {
+    fn row(&mut self, step: &str, took: Duration, moved: Option<(usize, usize)>, verified: usize) {
         self.rows.push(Row {
             step: step.to_owned(),
             took,
@@ -108,18 +109,16 @@ impl Demo {
     /// Prints the closing table, and where the logs are if something went wrong.
     fn close(&mut self, outcome: &anyhow::Result<()>) {
         headline("summary");
-        let header = ["step", "took", "replicas moved", "records verified"];
+        let header = ["step", "took", "moved", "minimum", "records verified"];
         let mut rows = vec![header.map(str::to_owned).to_vec()];
         rows.extend(self.rows.iter().map(|row| {
-            let verified = if row.verified == 0 {
-                "-".to_owned()
-            } else {
-                row.verified.to_string()
-            };
+            let figure = |value: Option<usize>| value.map_or("-".to_owned(), |it| it.to_string());
+            let verified = figure(Some(row.verified).filter(|verified| *verified > 0));
             vec![
                 row.step.clone(),
                 human(row.took),
-                row.moved.to_string(),
+                figure(row.moved.map(|(moved, _)| moved)),
+                figure(row.moved.map(|(_, minimum)| minimum)),
                 verified,
             ]
         }));
@@ -130,7 +129,7 @@ impl Demo {
         }
         match outcome {
             Ok(()) => println!(
-                "  {} every step healed, every record verified",
+                "  {} every step healed with the fewest copies, every record verified",
                 style("ok:").green().bold()
             ),
             Err(error) => {

@@ -11,10 +11,10 @@ use futures_util::{StreamExt, stream};
 
 use super::Demo;
 use crate::clock::{Stopwatch, human};
-use crate::harness::{Cluster, View};
+use crate::harness::{Cluster, Mark, View};
 use crate::kv::Records;
 use crate::ui::{self, headline, say};
-use crate::verdict;
+use crate::{picture, verdict};
 
 /// How long a step may take to heal.
 const HEAL_LIMIT: Duration = Duration::from_secs(60);
@@ -35,7 +35,11 @@ impl Demo {
         self.bring_back(&killed).await?;
         self.add("node-4").await?;
         self.add("node-5").await?;
+        self.reweigh("node-5", 2).await?;
+        self.replicate(2).await?;
+        self.replicate(3).await?;
         self.drain("node-2").await?;
+        self.show(&self.cluster.newest_view().await?);
         self.cluster.check_no_panic()?;
         say(&format!("all steps took {}", human(whole.elapsed())));
         Ok(())
@@ -94,13 +98,8 @@ impl Demo {
         ));
         let view = self.healed("three nodes with every copy").await?;
         self.records = Some(Records::connect(&self.cluster.seeds()).await?);
-        let moved = view
-            .partitions
-            .iter()
-            .map(|row| row.holders().count())
-            .sum();
         self.show(&view);
-        self.row("form three nodes", watch.elapsed(), moved, 0);
+        self.row("form three nodes", watch.elapsed(), None, 0);
         Ok(())
     }
 
@@ -127,14 +126,15 @@ impl Demo {
             human(took)
         ));
         let verified = self.verify().await?;
-        self.row("load", took, 0, verified);
+        self.row("load", took, None, verified);
         Ok(())
     }
 
     async fn kill_leader(&mut self) -> anyhow::Result<String> {
         let leader = self.cluster.leader().await?;
         headline(&format!("3. kill -9 {leader}, the Raft leader"));
-        let before = self.cluster.newest_view().await?;
+        let mark = self.cluster.mark().await?;
+        let before = &mark.view;
         let most = before
             .nodes
             .keys()
@@ -189,42 +189,75 @@ impl Demo {
         say(&format!("new leader: {}", self.cluster.leader().await?));
         let view = self.cluster.newest_view().await?;
         self.show(&view);
+        let moved = self.moved(&mark, &view).await?;
         let verified = self.verify().await?;
-        self.row(
-            &format!("kill -9 {leader}"),
-            took,
-            view.copies_since(&before),
-            verified,
-        );
+        self.row(&format!("kill -9 {leader}"), took, Some(moved), verified);
         Ok(leader)
     }
 
     async fn bring_back(&mut self, id: &str) -> anyhow::Result<()> {
         headline(&format!("4. restart {id} on its disk"));
-        let before = self.cluster.newest_view().await?;
+        let mark = self.cluster.mark().await?;
         let watch = Stopwatch::start();
         // The node that formed the cluster had no seeds; its disk is what brings it back.
         self.cluster.restart(id)?;
         let view = self.healed("the cluster to be whole again").await?;
-        self.finish(&format!("restart {id}"), watch, &before, &view)
+        self.finish(&format!("restart {id}"), watch, &mark, &view)
             .await
     }
 
     async fn add(&mut self, id: &str) -> anyhow::Result<()> {
         headline(&format!("{}. add {id}", self.rows.len() + 1));
-        let before = self.cluster.newest_view().await?;
+        let mark = self.cluster.mark().await?;
         let watch = Stopwatch::start();
         let seeds = self.cluster.seeds();
         self.cluster.add(id)?;
         self.cluster.start(id, &seeds)?;
         let view = self.healed("the new node to hold its share").await?;
-        self.finish(&format!("add {id}"), watch, &before, &view)
+        self.finish(&format!("add {id}"), watch, &mark, &view).await
+    }
+
+    async fn reweigh(&mut self, id: &str, weight: u32) -> anyhow::Result<()> {
+        headline(&format!(
+            "{}. {id} takes {weight} shares",
+            self.rows.len() + 1
+        ));
+        let mark = self.cluster.mark().await?;
+        let watch = Stopwatch::start();
+        self.cluster.set_weight(id, weight).await?;
+        let view = self.healed("the node to hold its new share").await?;
+        self.finish(&format!("weight {weight} for {id}"), watch, &mark, &view)
+            .await
+    }
+
+    async fn replicate(&mut self, copies: usize) -> anyhow::Result<()> {
+        headline(&format!(
+            "{}. {copies} copies of everything",
+            self.rows.len() + 1
+        ));
+        let mark = self.cluster.mark().await?;
+        let watch = Stopwatch::start();
+        self.cluster.set_replication_factor(copies).await?;
+        let wanted = async |cluster: &Cluster| {
+            let view = cluster.newest_view().await?;
+            ensure!(
+                view.replication_factor == copies,
+                "{} copies are wanted",
+                view.replication_factor
+            );
+            Ok(())
+        };
+        self.cluster
+            .wait_until("the change to be known", HEAL_LIMIT, wanted)
+            .await?;
+        let view = self.healed("every copy to be there").await?;
+        self.finish(&format!("{copies} copies"), watch, &mark, &view)
             .await
     }
 
     async fn drain(&mut self, id: &str) -> anyhow::Result<()> {
         headline(&format!("{}. drain {id}", self.rows.len() + 1));
-        let before = self.cluster.newest_view().await?;
+        let mark = self.cluster.mark().await?;
         let watch = Stopwatch::start();
         self.cluster.drain(id).await?;
         let wait = ui::spinner(format!("moving data away from {id}"));
@@ -244,7 +277,7 @@ impl Demo {
         ));
         self.cluster.stop(id, Duration::from_secs(10)).await?;
         let view = self.healed("the others to be whole").await?;
-        self.finish(&format!("drain {id}"), watch, &before, &view)
+        self.finish(&format!("drain {id}"), watch, &mark, &view)
             .await
     }
 
@@ -275,19 +308,33 @@ impl Demo {
         &mut self,
         step: &str,
         watch: Stopwatch,
-        before: &View,
+        mark: &Mark,
         view: &View,
     ) -> anyhow::Result<()> {
         let took = watch.elapsed();
-        let moved = view.copies_since(before);
-        say(&format!(
-            "healed after {}, {moved} replicas moved",
-            style(human(took)).green()
-        ));
-        self.show(view);
+        say(&format!("healed after {}", style(human(took)).green()));
+        print!("{}", picture::balance(&mark.view, view, ui::is_terminal()));
+        let moved = self.moved(mark, view).await?;
         let verified = self.verify().await?;
-        self.row(step, took, moved, verified);
+        self.row(step, took, Some(moved), verified);
         Ok(())
+    }
+
+    /// Says what moved, and what had to. Fails when more moved, or when the cluster cannot prove
+    /// what had to.
+    async fn moved(&self, mark: &Mark, view: &View) -> anyhow::Result<(usize, usize)> {
+        let movement = self.cluster.moved_since(mark).await?;
+        let (moved, minimum) = (movement.copied, movement.minimum()?);
+        say(&format!(
+            "moved {}, minimum {minimum}{}",
+            style(moved).green(),
+            match movement.plans.len() {
+                0 => " (no plan was made)",
+                _ => " (proven by the certificate of the plan)",
+            }
+        ));
+        verdict::moved_the_minimum(&mark.view, view, &movement)?;
+        Ok((moved, minimum))
     }
 
     /// Reads every record back and compares it byte for byte.

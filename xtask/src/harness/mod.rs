@@ -6,8 +6,10 @@
 //! written by `kv`.
 
 mod build;
+mod change;
 mod lines;
 mod manner;
+mod movement;
 mod observe;
 mod ports;
 mod process;
@@ -24,6 +26,7 @@ pub(crate) use build::ProgramArgs;
 pub(crate) use lines::Line;
 use lines::Listening;
 pub(crate) use manner::{Manner, Store};
+pub(crate) use movement::{Mark, Movement};
 #[cfg(test)]
 pub(crate) use observe::NodeRow;
 pub(crate) use observe::{PartitionRow, View};

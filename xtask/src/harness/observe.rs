@@ -18,7 +18,7 @@ use serde_json::Value;
 use super::Cluster;
 
 /// How long one look at one node may take.
-const LOOK_LIMIT: Duration = Duration::from_secs(2);
+pub(super) const LOOK_LIMIT: Duration = Duration::from_secs(2);
 
 /// One node's view of the cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,6 +42,10 @@ pub(crate) struct NodeRow {
     pub(crate) address: String,
     /// The address of the service `kv`, if it announced one.
     pub(crate) kv: Option<String>,
+    /// Its share of the data relative to other nodes.
+    pub(crate) weight: u32,
+    /// Its failure domain, empty for none.
+    pub(crate) zone: String,
 }
 
 /// One partition of a [`View`].
@@ -80,6 +84,8 @@ impl View {
                 status: node.status.to_string(),
                 address: node.address.to_string(),
                 kv: node.services.get("kv").cloned(),
+                weight: node.weight,
+                zone: node.zone.to_string(),
             };
             (node.id.to_string(), row)
         };
@@ -238,23 +244,6 @@ impl Cluster {
             }
         }
         newest.context("no running node shows a topology")
-    }
-
-    /// Asks for `id` to be drained: its data moves away, then it may stop.
-    pub(crate) async fn drain(&self, id: &str) -> anyhow::Result<()> {
-        let through = self
-            .up()
-            .into_iter()
-            .find(|up| up != id)
-            .context("no other node runs")?;
-        let address = self.member(&through)?.address();
-        let request = HttpRequest::post(format!("/v1/nodes/{id}/drain")).within(LOOK_LIMIT);
-        let answer = self.http.send(&address, request).await?;
-        if !answer.is_success() {
-            let body = String::from_utf8_lossy(answer.body()).into_owned();
-            bail!("draining {id} was answered {}: {body}", answer.status());
-        }
-        Ok(())
     }
 
     /// Reads every record that `id` holds of `partition`, if it serves them.

@@ -13,7 +13,7 @@ use indicatif::ProgressBar;
 
 use super::audit;
 use super::writer::Writer;
-use crate::harness::{Cluster, Manner, Store};
+use crate::harness::{Cluster, Manner, Mark, Store};
 use crate::kv::Records;
 use crate::random::Random;
 use crate::verdict;
@@ -46,6 +46,9 @@ pub(super) enum Scenario {
     KillTwo,
     KillWhileMoving,
     Leave,
+    Weight,
+    Zones,
+    ReplicationFactor,
 }
 
 impl Scenario {
@@ -75,6 +78,9 @@ impl Scenario {
             Self::KillTwo => "kill -9 of two of five nodes at once, restart of both",
             Self::KillWhileMoving => "kill -9 of a node while a new one takes its share, restart",
             Self::Leave => "SIGTERM of a node under load: it hands over, leaves and ends",
+            Self::Weight => "a node takes three shares, then one again, under load",
+            Self::Zones => "a third of the nodes moves into a zone, then another, under load",
+            Self::ReplicationFactor => "one copy fewer, two more, one fewer, under load",
         }
     }
 
@@ -86,6 +92,8 @@ impl Scenario {
             Self::JoinOneByOne | Self::JoinAllAtOnce => (4, 2),
             Self::KillTwo => (5, 5),
             Self::Drain | Self::KillWhileMoving | Self::Leave => (4, 4),
+            Self::Weight | Self::ReplicationFactor => (5, 5),
+            Self::Zones => (6, 6),
             Self::Form3
             | Self::KillFollower
             | Self::KillLeader
@@ -112,6 +120,8 @@ pub(super) struct Test {
     random: Random,
     records: Option<Arc<Records>>,
     writer: Option<Writer>,
+    /// From where on as little must move as can.
+    mark: Option<Mark>,
     progress: ProgressBar,
 }
 
@@ -150,6 +160,7 @@ impl Test {
             random,
             records,
             writer,
+            mark: None,
             progress,
         })
     }
@@ -185,6 +196,9 @@ impl Test {
             Scenario::KillTwo => self.kill_two().await?,
             Scenario::KillWhileMoving => self.kill_while_moving().await?,
             Scenario::Leave => self.leave().await?,
+            Scenario::Weight => self.weight().await?,
+            Scenario::Zones => self.zones().await?,
+            Scenario::ReplicationFactor => self.replication_factor().await?,
         }
         self.settle().await
     }
@@ -209,8 +223,10 @@ impl Test {
         self.first_node().await?;
         for id in self.ids.clone().iter().skip(1) {
             let seeds = self.cluster.seeds();
+            self.mark().await?;
             self.cluster.start(id, &seeds)?;
             self.healed(&format!("{id} to hold its share")).await?;
+            self.moved_the_minimum().await?;
         }
         Ok(())
     }
@@ -226,6 +242,7 @@ impl Test {
 
     async fn kill_follower(&mut self) -> anyhow::Result<()> {
         self.form().await?;
+        self.mark().await?;
         let leader = self.leader().await?;
         let followers: Vec<String> = self
             .ids
@@ -239,10 +256,12 @@ impl Test {
 
     async fn kill_leader(&mut self) -> anyhow::Result<()> {
         self.form().await?;
+        self.mark().await?;
         let leader = self.leader().await?;
         self.kill_and_restart(&leader).await
     }
 
+    /// A node that comes back in time costs no copy: what it holds is kept for it.
     async fn kill_and_restart(&mut self, victim: &str) -> anyhow::Result<()> {
         self.cluster.kill(victim)?;
         self.failed_over(victim).await?;
@@ -253,6 +272,7 @@ impl Test {
     async fn pause(&mut self) -> anyhow::Result<()> {
         self.form().await?;
         let victim = self.any()?;
+        self.mark().await?;
         self.cluster.pause(&victim)?;
         self.failed_over(&victim).await?;
         self.more_writes().await?;
@@ -261,6 +281,7 @@ impl Test {
 
     async fn kill_all_restart_all(&mut self) -> anyhow::Result<()> {
         self.form().await?;
+        self.mark().await?;
         for id in self.ids.clone() {
             self.cluster.kill(&id)?;
         }
@@ -282,6 +303,7 @@ impl Test {
     async fn rejoin_other_address(&mut self) -> anyhow::Result<()> {
         self.form().await?;
         let victim = self.any()?;
+        self.mark().await?;
         self.cluster.kill(&victim)?;
         self.cluster.readdress(&victim)?;
         let others = self.cluster.seeds();
@@ -292,6 +314,7 @@ impl Test {
     async fn drain(&mut self) -> anyhow::Result<()> {
         self.form().await?;
         let victim = self.any()?;
+        self.mark().await?;
         self.cluster.drain(&victim).await?;
         self.note(&format!("draining {victim}"));
         let look = async |cluster: &Cluster| {
@@ -353,6 +376,7 @@ impl Test {
     async fn leave(&mut self) -> anyhow::Result<()> {
         self.form().await?;
         let victim = self.any()?;
+        self.mark().await?;
         self.note(&format!("{victim} leaves"));
         self.cluster.stop(&victim, HEAL_LIMIT).await?;
         let view = self.cluster.newest_view().await?;
@@ -360,6 +384,90 @@ impl Test {
             !view.nodes.contains_key(&victim),
             "{victim} has left and is still a member"
         );
+        Ok(())
+    }
+
+    async fn weight(&mut self) -> anyhow::Result<()> {
+        self.form().await?;
+        let node = self.any()?;
+        for weight in [3, 1] {
+            self.mark().await?;
+            self.cluster.set_weight(&node, weight).await?;
+            let look = async |cluster: &Cluster| {
+                let row = cluster.newest_view().await?.nodes.remove(&node);
+                let present = row.map_or(0, |row| row.weight);
+                ensure!(present == weight, "{node} has weight {present}");
+                Ok(())
+            };
+            self.rebalanced(&format!("{node} to take {weight} shares"), look)
+                .await?;
+        }
+        Ok(())
+    }
+
+    /// Each change of a zone is an event of its own: the cluster rebalances after each.
+    async fn zones(&mut self) -> anyhow::Result<()> {
+        self.form().await?;
+        let chosen: Vec<String> = self.ids.iter().step_by(3).cloned().collect();
+        for (zone, node) in ["north", "south"]
+            .iter()
+            .flat_map(|zone| chosen.iter().map(move |node| (zone, node)))
+        {
+            self.mark().await?;
+            self.cluster.set_zone(node, zone).await?;
+            let look = async |cluster: &Cluster| {
+                let row = cluster.newest_view().await?.nodes.remove(node);
+                let present = row.map(|row| row.zone).unwrap_or_default();
+                ensure!(present == *zone, "{node} is in zone `{present}`");
+                Ok(())
+            };
+            self.rebalanced(&format!("{node} to be in zone {zone}"), look)
+                .await?;
+        }
+        Ok(())
+    }
+
+    async fn replication_factor(&mut self) -> anyhow::Result<()> {
+        self.form().await?;
+        for copies in [2, 4, 3] {
+            self.mark().await?;
+            self.cluster.set_replication_factor(copies).await?;
+            let look = async |cluster: &Cluster| {
+                let wanted = cluster.newest_view().await?.replication_factor;
+                ensure!(wanted == copies, "{wanted} copies are wanted");
+                Ok(())
+            };
+            self.rebalanced(&format!("{copies} copies of everything"), look)
+                .await?;
+        }
+        Ok(())
+    }
+
+    /// Waits until a change is known and carried out, and checks what it moved.
+    async fn rebalanced<F>(&mut self, what: &str, known: F) -> anyhow::Result<()>
+    where
+        F: AsyncFnMut(&Cluster) -> anyhow::Result<()>,
+    {
+        self.cluster.wait_until(what, HEAL_LIMIT, known).await?;
+        self.healed(what).await?;
+        self.more_writes().await?;
+        self.moved_the_minimum().await
+    }
+
+    /// Measures from here on what moves.
+    async fn mark(&mut self) -> anyhow::Result<()> {
+        self.mark = Some(self.cluster.mark().await?);
+        Ok(())
+    }
+
+    /// Checks that no more moved since [`Self::mark`] than had to, on what every node says.
+    async fn moved_the_minimum(&mut self) -> anyhow::Result<()> {
+        let Some(mark) = self.mark.take() else {
+            return Ok(());
+        };
+        let movement = self.cluster.moved_since(&mark).await?;
+        let view = self.cluster.newest_view().await?;
+        verdict::moved_the_minimum(&mark.view, &view, &movement)?;
         Ok(())
     }
 
@@ -432,6 +540,7 @@ impl Test {
         let writer = self.writer.as_mut().context("nothing was written")?;
         let acknowledged = writer.finish().await?;
         self.healed("the cluster to stay whole").await?;
+        self.moved_the_minimum().await?;
         let ready = async |cluster: &Cluster| cluster.all_ready().await;
         self.cluster
             .wait_until("every node to be ready", FAILOVER_LIMIT, ready)
