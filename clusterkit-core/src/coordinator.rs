@@ -188,6 +188,7 @@ impl Coordinator {
         self.evict(state, now, wall, &mut decision);
         self.admit(state, wall, &mut decision);
         dismiss(state, wall, &mut decision);
+        self.dismiss_never_active(state, now, wall, &mut decision);
         revert(state, wall, &mut decision);
         switch(state, wall, &mut decision);
         self.start(state, wall, &mut decision);
@@ -289,6 +290,31 @@ impl Coordinator {
         }
         if !nodes.is_empty() {
             decision.commands.push(Command::Evict { nodes, at: wall });
+        }
+    }
+
+    /// Removes nodes that were admitted, never became active, and stayed down beyond the repair
+    /// delay: they hold nothing, and a process that starts later joins anew.
+    fn dismiss_never_active(
+        &self,
+        state: &ClusterState,
+        now: Instant,
+        wall: UnixMillis,
+        decision: &mut Decision,
+    ) {
+        let delay = Duration::from_millis(state.config().repair_delay_ms);
+        let down = self.down_since.iter().map(|(&node, &since)| (node, since));
+        for (node, since) in down.filter(|&(node, _)| state.was_never_active(node)) {
+            if now < since + delay {
+                decision.next = decision.next.min(since + delay);
+            } else if !state.holds_anything(node) {
+                decision.commands.push(Command::Remove {
+                    node,
+                    reason: LeaveReason::Failed,
+                    force: false,
+                    at: wall,
+                });
+            }
         }
     }
 

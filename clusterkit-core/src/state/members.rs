@@ -567,7 +567,8 @@ impl ClusterState {
     }
 
     /// Tells whether `node` has been joining ever since it was admitted.
-    pub(super) fn was_never_active(&self, node: RaftId) -> bool {
+    #[must_use]
+    pub fn was_never_active(&self, node: RaftId) -> bool {
         let joining = |node: &Arc<Node>| node.status == NodeStatus::Joining;
         self.node(node).is_some_and(joining)
             || self

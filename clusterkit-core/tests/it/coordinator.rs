@@ -115,6 +115,37 @@ fn a_leaving_node_is_dismissed_once_it_is_empty() {
     world.check_settled();
 }
 
+#[test]
+fn a_node_that_was_admitted_and_never_came_is_dismissed_after_the_repair_delay() {
+    let mut world = Cluster::new(32);
+    for id in ["node-2", "node-3"] {
+        world.join(id);
+    }
+    world.run(Duration::from_secs(1));
+    let (late, lost) = (world.join("node-4"), world.join("node-5"));
+    for node in [late, lost] {
+        world.processes.get_mut(&node).unwrap().up = false;
+    }
+    // Declared down, and given the time that any node is given to come back.
+    world.run(Duration::from_secs(4));
+    for node in [late, lost] {
+        assert_eq!(world.state.node(node).unwrap().status, NodeStatus::Down);
+    }
+    world.restart(late);
+    world.run(Duration::from_secs(4));
+    assert_eq!(
+        world.state.node(late).unwrap().status,
+        NodeStatus::Active,
+        "it came back in time"
+    );
+    assert!(world.state.node(lost).is_none());
+    // Its id and its address are free again.
+    let again = world.join("node-5");
+    world.run(Duration::from_secs(1));
+    assert_eq!(world.state.node(again).unwrap().status, NodeStatus::Active);
+    world.check_settled();
+}
+
 /// What an unfriendly world does next.
 #[derive(Clone, Copy, Debug)]
 enum Act {

@@ -112,7 +112,8 @@ impl Demo {
         let header = ["step", "took", "moved", "minimum", "records verified"];
         let mut rows = vec![header.map(str::to_owned).to_vec()];
         rows.extend(self.rows.iter().map(|row| {
-            let figure = |value: Option<usize>| value.map_or("-".to_owned(), |it| it.to_string());
+            let figure =
+                |value: Option<usize>| value.map_or_else(|| "-".to_owned(), |it| it.to_string());
             let verified = figure(Some(row.verified).filter(|verified| *verified > 0));
             vec![
                 row.step.clone(),
