@@ -6,7 +6,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use clusterkit_core::topology::Topology;
 use clusterkit_http::api::TopologyDocument;
-use clusterkit_http::client::{EventStream, HttpClient, HttpError, HttpRequest};
+use clusterkit_http::client::{ClientLimits, EventStream, HttpClient, HttpError, HttpRequest};
+use clusterkit_http::net::Network;
 
 use crate::{SourceError, TopologyFeed, TopologySource};
 
@@ -47,6 +48,15 @@ impl HttpSource {
     pub fn new(limits: HttpSourceLimits) -> Self {
         Self {
             http: HttpClient::default(),
+            limits,
+        }
+    }
+
+    /// As [`new`](Self::new), connecting over `network`.
+    #[must_use]
+    pub fn over(network: Arc<dyn Network>, limits: HttpSourceLimits) -> Self {
+        Self {
+            http: HttpClient::over(network, ClientLimits::default()),
             limits,
         }
     }

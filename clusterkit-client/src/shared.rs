@@ -1,8 +1,6 @@
 //! What the calls of a client and its follower share: the current topology, and fetching a newer one.
 
-use std::collections::hash_map::RandomState;
 use std::fmt;
-use std::hash::{BuildHasher, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -228,7 +226,8 @@ pub(crate) async fn ask(
     }
 }
 
-/// Returns a number that differs between processes and calls: it spreads clients over nodes.
+/// Returns a number that differs between processes and calls: it spreads clients over nodes. From
+/// the thread's `fastrand` generator, as the pauses between attempts are, which a simulation seeds.
 pub(crate) fn random() -> u64 {
-    RandomState::new().build_hasher().finish()
+    fastrand::u64(..)
 }

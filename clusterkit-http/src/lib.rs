@@ -17,6 +17,7 @@ pub mod client;
 mod clock;
 pub mod headers;
 mod method;
+pub mod net;
 pub mod query;
 #[cfg(feature = "server")]
 pub mod routes;

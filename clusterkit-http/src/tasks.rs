@@ -5,12 +5,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::net::Listener;
 use crate::server::Service;
 
 /// How long accepting pauses when the process has run out of file descriptors.
@@ -37,13 +37,13 @@ impl OwnedTask {
     clippy::disallowed_methods,
     reason = "this is the file that spawns, and the handle is owned by the caller"
 )]
-pub(crate) fn accept(listener: TcpListener, service: Service) -> OwnedTask {
+pub(crate) fn accept(listener: Box<dyn Listener>, service: Service) -> OwnedTask {
     OwnedTask(AbortOnDropHandle::new(tokio::spawn(accept_loop(
         listener, service,
     ))))
 }
 
-async fn accept_loop(listener: TcpListener, service: Service) {
+async fn accept_loop(listener: Box<dyn Listener>, service: Service) {
     let room = Arc::new(Semaphore::new(service.connections_max()));
     let mut connections = JoinSet::new();
     loop {

@@ -15,6 +15,7 @@ use crate::api::ProblemCode;
 use crate::backend::Identity;
 use crate::client::{ClientLimits, HttpClient, HttpError, HttpRequest, HttpResponse};
 use crate::headers;
+use crate::net::{Network, TcpNetwork};
 
 /// The path all peer requests begin with.
 pub(crate) const PEER_PATH: &str = "/peer/v1/";
@@ -38,9 +39,15 @@ impl HttpTransport {
     /// Creates a transport that belongs to no cluster yet, with `limits` for each of its two pools.
     #[must_use]
     pub fn new(limits: &ClientLimits) -> Self {
+        Self::over(&TcpNetwork::shared(), limits)
+    }
+
+    /// As [`new`](Self::new), connecting over `network`.
+    #[must_use]
+    pub fn over(network: &Arc<dyn Network>, limits: &ClientLimits) -> Self {
         Self {
-            consensus: HttpClient::new(limits.clone()),
-            forwarded: HttpClient::new(limits.clone()),
+            consensus: HttpClient::over(Arc::clone(network), limits.clone()),
+            forwarded: HttpClient::over(Arc::clone(network), limits.clone()),
             identity: Arc::default(),
         }
     }

@@ -7,13 +7,20 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clusterkit_core::time::UnixMillis;
 
-/// Returns the wall-clock time.
-#[allow(clippy::disallowed_methods, reason = "this is the clock")]
-pub(crate) fn unix_now() -> UnixMillis {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    UnixMillis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+use crate::options::WallClock;
+
+/// The wall clock of the operating system.
+#[derive(Debug)]
+pub(crate) struct SystemWallClock;
+
+impl WallClock for SystemWallClock {
+    #[allow(clippy::disallowed_methods, reason = "this is the clock")]
+    fn wall(&self) -> UnixMillis {
+        let since = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        UnixMillis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+    }
 }
 
 /// Returns the runtime's monotonic time, for deadlines.

@@ -140,8 +140,12 @@ impl RaftControlPlane {
         claim(&*storage, &options).map_err(OpenError::Storage)?;
 
         let state = state_machine::load_state(&*storage).map_err(OpenError::Storage)?;
-        let view = Arc::new(ViewCell::new(options.raft_id, state));
-        let writer = Writer::start(Arc::clone(&storage)).map_err(|source| {
+        let view = Arc::new(ViewCell::new(
+            options.raft_id,
+            state,
+            Arc::clone(&options.wall_clock),
+        ));
+        let writer = Writer::start(Arc::clone(&storage), options.execution).map_err(|source| {
             OpenError::Storage(StorageError::Io {
                 path: storage.location(),
                 source,

@@ -3,13 +3,25 @@
 //! What all nodes of a cluster share is agreed through the log
 //! ([`clusterkit_core::config::ClusterConfig`]); these are local, but timing should be alike on all.
 
+use std::fmt::Debug;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clusterkit_core::config::ConfigError;
 use clusterkit_core::id::{ClusterId, DiskId, RaftId};
+use clusterkit_core::time::UnixMillis;
+
+use crate::clock::SystemWallClock;
+use crate::execution::Execution;
 
 /// The largest encoded command the log takes, in bytes (4 MiB).
 pub const COMMAND_MAX_BYTES: usize = 4 << 20;
+
+/// What tells the time of day, for people.
+pub trait WallClock: Debug + Send + Sync + 'static {
+    /// Returns the wall-clock time. It may jump in both directions.
+    fn wall(&self) -> UnixMillis;
+}
 
 /// Who this member is, and how patient.
 #[derive(Clone, Debug)]
@@ -50,6 +62,10 @@ pub struct RaftOptions {
     pub max_voters: u32,
     /// How long a member may be silent before it is not counted on as a voter. Default 3 s.
     pub member_timeout: Duration,
+    /// Where the disk is written. Default on a thread of its own.
+    pub execution: Execution,
+    /// What tells the time of day. Default the system's clock.
+    pub wall_clock: Arc<dyn WallClock>,
 }
 
 impl RaftOptions {
@@ -75,6 +91,8 @@ impl RaftOptions {
             log_kept: 1_000,
             max_voters: 5,
             member_timeout: Duration::from_secs(3),
+            execution: Execution::default(),
+            wall_clock: Arc::new(SystemWallClock),
         }
     }
 

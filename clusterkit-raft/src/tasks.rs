@@ -42,12 +42,39 @@ pub(crate) fn spawn_owned(
     tokio::spawn(task)
 }
 
+/// Starts blocking work on a thread that the runtime keeps for it.
+pub(crate) fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> tokio::task::JoinHandle<T> {
+    tokio::task::spawn_blocking(work)
+}
+
+/// A thread or a task that ends when its work is done, and whose owner waits for it.
+#[derive(Debug)]
+pub(crate) enum Worker {
+    Thread(JoinHandle<()>),
+    Task(tokio::task::JoinHandle<()>),
+}
+
+impl Worker {
+    /// Waits until it has returned, which must be about to happen.
+    pub(crate) async fn join(self) {
+        match self {
+            Self::Thread(thread) => drop(thread.join()),
+            Self::Task(task) => drop(task.await),
+        }
+    }
+}
+
 /// Starts a named thread for blocking work.
-pub(crate) fn thread(
-    name: &str,
-    work: impl FnOnce() + Send + 'static,
-) -> io::Result<JoinHandle<()>> {
+pub(crate) fn thread(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<Worker> {
     std::thread::Builder::new()
         .name(name.to_string())
         .spawn(work)
+        .map(Worker::Thread)
+}
+
+/// Starts a task in the place of a thread.
+pub(crate) fn worker(work: impl Future<Output = ()> + Send + 'static) -> Worker {
+    Worker::Task(spawn_owned(work))
 }

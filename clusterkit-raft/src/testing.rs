@@ -11,6 +11,8 @@ use bytes::Bytes;
 use clusterkit_core::id::RaftId;
 use openraft::testing::log::{StoreBuilder, Suite};
 
+use crate::clock::SystemWallClock;
+use crate::execution::Execution;
 use crate::log_store::LogStore;
 use crate::state_machine::StateMachine;
 use crate::storage::{LogRecord, Storage, StorageError, WriteOp};
@@ -243,10 +245,15 @@ where
         };
         let storage = (self.0)().map_err(|error| unusable(&error))?;
         let storage: Arc<dyn Storage> = Arc::new(storage);
-        let writer = Writer::start(Arc::clone(&storage)).map_err(|error| unusable(&error))?;
+        let writer = Writer::start(Arc::clone(&storage), Execution::Threads)
+            .map_err(|error| unusable(&error))?;
         let log = LogStore::open(Arc::clone(&storage), writer.clone())
             .map_err(|error| unusable(&error))?;
-        let view = Arc::new(ViewCell::new(RaftId(1), Arc::default()));
+        let view = Arc::new(ViewCell::new(
+            RaftId(1),
+            Arc::default(),
+            Arc::new(SystemWallClock),
+        ));
         let machine = StateMachine::open(Arc::clone(&storage), writer, view)
             .map_err(|error| unusable(&error))?;
         Ok((Guard { storage }, log, machine))

@@ -12,7 +12,7 @@ use clusterkit_core::id::{LogIndex, RaftId};
 use clusterkit_core::state::ClusterState;
 use tokio::sync::watch;
 
-use crate::clock;
+use crate::options::WallClock;
 
 /// Publishes views; clones of the receiving end may be many.
 #[derive(Debug)]
@@ -21,6 +21,7 @@ pub(crate) struct ViewCell {
     sender: watch::Sender<Arc<View>>,
     committed: AtomicU64,
     role: Mutex<Role>,
+    clock: Arc<dyn WallClock>,
 }
 
 /// What Raft says about leadership, before the question whether this node is ready to lead.
@@ -34,7 +35,7 @@ pub(crate) struct Role {
 }
 
 impl ViewCell {
-    pub(crate) fn new(this: RaftId, state: Arc<ClusterState>) -> Self {
+    pub(crate) fn new(this: RaftId, state: Arc<ClusterState>, clock: Arc<dyn WallClock>) -> Self {
         let view = View {
             version: 1,
             topology: Arc::new(state.topology(this)),
@@ -49,6 +50,7 @@ impl ViewCell {
             sender: watch::Sender::new(Arc::new(view)),
             committed: AtomicU64::new(0),
             role: Mutex::default(),
+            clock,
         }
     }
 
@@ -111,7 +113,7 @@ impl ViewCell {
                     leader: role.leader,
                     is_leader,
                     term: role.term,
-                    since: clock::unix_now(),
+                    since: self.clock.wall(),
                 };
             }
             if !changed && !moved {

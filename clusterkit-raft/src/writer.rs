@@ -1,4 +1,5 @@
-//! The thread that writes: it groups what is waiting into one durable batch.
+//! The one that writes: it groups what is waiting into one durable batch, on a thread of its own
+//! or, in a simulation, in a task.
 //!
 //! One fsync then answers many appends. Order is the order of submission; an answer is given only
 //! after the batch is durable. After a failed write nothing more is written: the outcome of that
@@ -8,12 +9,12 @@
 use std::fmt;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
 
 use tokio::sync::{mpsc, oneshot};
 
+use crate::execution::Execution;
 use crate::storage::{Storage, WriteOp};
-use crate::tasks;
+use crate::tasks::{self, Worker};
 
 /// How many submissions may wait; a submitter beyond it waits itself.
 const QUEUE_MAX: usize = 4_096;
@@ -29,7 +30,7 @@ struct Job {
     done: Option<Done>,
 }
 
-/// The submitting end; clones share one thread.
+/// The submitting end; clones share one writer.
 #[derive(Clone)]
 pub(crate) struct Writer {
     shared: Arc<Shared>,
@@ -37,18 +38,23 @@ pub(crate) struct Writer {
 
 struct Shared {
     jobs: Mutex<Option<mpsc::Sender<Job>>>,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    worker: Mutex<Option<Worker>>,
 }
 
 impl Writer {
-    /// Starts the thread.
-    pub(crate) fn start(storage: Arc<dyn Storage>) -> io::Result<Self> {
+    /// Starts what writes.
+    pub(crate) fn start(storage: Arc<dyn Storage>, execution: Execution) -> io::Result<Self> {
         let (sender, receiver) = mpsc::channel(QUEUE_MAX);
-        let thread = tasks::thread("clusterkit-log", move || run(&*storage, receiver))?;
+        let worker = match execution {
+            Execution::Threads => {
+                tasks::thread("clusterkit-log", move || write_here(&*storage, receiver))?
+            }
+            Execution::Inline => tasks::worker(write_in_turn(storage, receiver)),
+        };
         Ok(Self {
             shared: Arc::new(Shared {
                 jobs: Mutex::new(Some(sender)),
-                thread: Mutex::new(Some(thread)),
+                worker: Mutex::new(Some(worker)),
             }),
         })
     }
@@ -81,7 +87,7 @@ impl Writer {
         receiver.await.unwrap_or_else(|_| Err(closed()))
     }
 
-    /// Writes what was submitted, ends the thread and waits for it.
+    /// Writes what was submitted, ends what writes and waits for it.
     pub(crate) async fn stop(&self) {
         let sender = self.lock_jobs().take();
         if let Some(sender) = sender {
@@ -96,15 +102,15 @@ impl Writer {
                 let _ = receiver.await;
             }
         }
-        let thread = self
+        let worker = self
             .shared
-            .thread
+            .worker
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .take();
-        if let Some(thread) = thread {
+        if let Some(worker) = worker {
             // All was written when the last job was answered: this waits for the return only.
-            let _ = thread.join();
+            worker.join().await;
         }
     }
 
@@ -132,45 +138,79 @@ fn closed() -> io::Error {
     io::Error::new(io::ErrorKind::BrokenPipe, "the log writer has stopped")
 }
 
-fn run(storage: &dyn Storage, mut jobs: mpsc::Receiver<Job>) {
-    let mut batch: Vec<WriteOp> = Vec::new();
-    let mut waiting: Vec<Done> = Vec::new();
-    let mut failure: Option<String> = None;
+/// Writes until every submitter is gone, on a thread that may block.
+fn write_here(storage: &dyn Storage, mut jobs: mpsc::Receiver<Job>) {
+    let mut batch = Batch::default();
     while let Some(job) = jobs.blocking_recv() {
+        if batch.gather(job, &mut jobs) {
+            batch.commit(storage);
+            batch.answer();
+        }
+    }
+    batch.commit(storage);
+}
+
+/// The same in a task, on a disk that does not block: what it should have taken is waited for
+/// before anything is called durable.
+async fn write_in_turn(storage: Arc<dyn Storage>, mut jobs: mpsc::Receiver<Job>) {
+    let mut batch = Batch::default();
+    while let Some(job) = jobs.recv().await {
+        if batch.gather(job, &mut jobs) {
+            batch.commit(&*storage);
+            let late = storage.pending_latency();
+            if !late.is_zero() {
+                tokio::time::sleep(late).await;
+            }
+            batch.answer();
+        }
+    }
+    batch.commit(&*storage);
+}
+
+/// What is written together.
+#[derive(Default)]
+struct Batch {
+    ops: Vec<WriteOp>,
+    waiting: Vec<Done>,
+    failure: Option<String>,
+}
+
+impl Batch {
+    /// Takes `job` and what waits behind it, until the batch is full. Returns whether it is to be
+    /// written now: lazy operations alone wait for company.
+    fn gather(&mut self, job: Job, jobs: &mut mpsc::Receiver<Job>) -> bool {
         let mut bytes = 0;
         let mut next = Some(job);
         while let Some(job) = next {
             bytes += job.ops.iter().map(WriteOp::size).sum::<usize>();
-            batch.extend(job.ops);
-            waiting.extend(job.done);
+            self.ops.extend(job.ops);
+            self.waiting.extend(job.done);
             next = if bytes < BATCH_MAX_BYTES {
                 jobs.try_recv().ok()
             } else {
                 None
             };
         }
-        // Lazy operations alone wait for company.
-        if waiting.is_empty() && bytes < BATCH_MAX_BYTES {
-            continue;
-        }
-        commit(storage, &mut batch, &mut failure);
-        for done in waiting.drain(..) {
-            done(answer(failure.as_deref()));
-        }
+        !self.waiting.is_empty() || bytes >= BATCH_MAX_BYTES
     }
-    commit(storage, &mut batch, &mut failure);
-}
 
-fn commit(storage: &dyn Storage, batch: &mut Vec<WriteOp>, failure: &mut Option<String>) {
-    if failure.is_none()
-        && !batch.is_empty()
-        && let Err(error) = storage.write(batch)
-    {
-        let text = error.with_causes();
-        tracing::error!(error = %text, "writing the log failed, nothing more is written");
-        *failure = Some(text);
+    fn commit(&mut self, storage: &dyn Storage) {
+        if self.failure.is_none()
+            && !self.ops.is_empty()
+            && let Err(error) = storage.write(&self.ops)
+        {
+            let text = error.with_causes();
+            tracing::error!(error = %text, "writing the log failed, nothing more is written");
+            self.failure = Some(text);
+        }
+        self.ops.clear();
     }
-    batch.clear();
+
+    fn answer(&mut self) {
+        for done in self.waiting.drain(..) {
+            done(answer(self.failure.as_deref()));
+        }
+    }
 }
 
 fn answer(failure: Option<&str>) -> io::Result<()> {
@@ -185,10 +225,12 @@ mod tests {
     use std::path::PathBuf;
     use std::sync::Barrier;
     use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+    use std::time::Duration;
 
     use bytes::Bytes;
 
     use super::*;
+    use crate::clock;
     use crate::storage::{LogRecord, MemoryStorage, StorageError};
 
     /// Counts batches, and can hold the first one until told, or fail.
@@ -249,7 +291,7 @@ mod tests {
     #[tokio::test]
     async fn what_waits_is_written_as_one_batch_in_order() {
         let storage = counting();
-        let writer = Writer::start(storage.clone()).unwrap();
+        let writer = Writer::start(storage.clone(), Execution::Threads).unwrap();
         let (answers, mut answered) = mpsc::unbounded_channel();
         for index in 0..100 {
             let answers = answers.clone();
@@ -272,7 +314,7 @@ mod tests {
     #[tokio::test]
     async fn lazy_writes_wait_for_company_and_are_kept_at_the_end() {
         let storage = counting();
-        let writer = Writer::start(storage.clone()).unwrap();
+        let writer = Writer::start(storage.clone(), Execution::Threads).unwrap();
         writer.submit_lazily(record(0)).await.unwrap();
         let gate = storage.clone();
         let opener = std::thread::spawn(move || gate.gate.wait());
@@ -286,7 +328,7 @@ mod tests {
     async fn nothing_is_written_after_a_failure() {
         let storage = counting();
         storage.fail.store(true, Ordering::SeqCst);
-        let writer = Writer::start(storage.clone()).unwrap();
+        let writer = Writer::start(storage.clone(), Execution::Threads).unwrap();
         let gate = storage.clone();
         let opener = std::thread::spawn(move || gate.gate.wait());
         let first = writer.write(record(0)).await.unwrap_err();
@@ -296,5 +338,57 @@ mod tests {
         assert!(writer.write(record(1)).await.is_err());
         assert_eq!(storage.log_bounds().unwrap(), None);
         writer.stop().await;
+    }
+
+    /// Answers at once and is late by a second per batch.
+    #[derive(Debug, Default)]
+    struct Late {
+        inner: MemoryStorage,
+        batches: AtomicUsize,
+    }
+
+    impl Storage for Late {
+        fn write(&self, batch: &[WriteOp]) -> Result<(), StorageError> {
+            self.batches.fetch_add(1, Ordering::SeqCst);
+            self.inner.write(batch)
+        }
+        fn log_bounds(&self) -> Result<Option<(u64, u64)>, StorageError> {
+            self.inner.log_bounds()
+        }
+        fn read_log(&self, f: u64, u: u64, m: usize) -> Result<Vec<LogRecord>, StorageError> {
+            self.inner.read_log(f, u, m)
+        }
+        fn meta(&self, key: &str) -> Result<Option<Bytes>, StorageError> {
+            self.inner.meta(key)
+        }
+        fn snapshot(&self) -> Result<Option<Bytes>, StorageError> {
+            self.inner.snapshot()
+        }
+        fn pending_latency(&self) -> Duration {
+            Duration::from_secs(1)
+        }
+        fn location(&self) -> PathBuf {
+            PathBuf::from("late")
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn in_a_task_batches_form_while_the_disk_is_late() {
+        let storage = Arc::new(Late::default());
+        let writer = Writer::start(storage.clone(), Execution::Inline).unwrap();
+        let start = clock::now();
+        writer.submit(record(0), |_| {}).await.unwrap();
+        while storage.batches.load(Ordering::SeqCst) == 0 {
+            tokio::task::yield_now().await;
+        }
+        for index in 1..100 {
+            writer.submit(record(index), |_| {}).await.unwrap();
+        }
+        writer.write(record(100)).await.unwrap();
+        assert_eq!(storage.batches.load(Ordering::SeqCst), 2);
+        assert_eq!(clock::now() - start, Duration::from_secs(2));
+        assert_eq!(storage.log_bounds().unwrap(), Some((0, 100)));
+        writer.stop().await;
+        assert!(writer.write(record(101)).await.is_err());
     }
 }

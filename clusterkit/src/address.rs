@@ -1,9 +1,10 @@
 //! Addresses as operators write them, and the one that others are told.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr};
 
 use clusterkit_core::config::ConfigError;
+use clusterkit_http::net::Network;
 
 /// `host:port`; an empty host stands for every interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,41 +77,33 @@ impl HostPort {
 }
 
 /// Tells whether the node listening on `listen` is the first of `seeds`.
-pub(crate) fn is_first(seeds: &[HostPort], listen: &HostPort) -> bool {
+pub(crate) fn is_first(seeds: &[HostPort], listen: &HostPort, network: &dyn Network) -> bool {
     seeds.first().is_some_and(|seed| {
         seed.port == listen.port
-            && (seed.host == listen.host || (listen.is_wildcard() && is_own_address(&seed.host)))
+            && (seed.host == listen.host || (listen.is_wildcard() && network.is_own(&seed.host)))
     })
-}
-
-/// Tells whether `host` is this machine, as far as binding to it can tell.
-fn is_own_address(host: &str) -> bool {
-    UdpSocket::bind((host, 0)).is_ok()
 }
 
 /// Returns the address to tell others for a node bound to `listen`.
 ///
 /// Every interface is told as the loopback when all seeds are on it, and as the interface that
 /// leads to the first seed otherwise. Without seeds it is the interface that leads outside.
-pub(crate) fn advertised(listen: &HostPort, seeds: &[HostPort]) -> HostPort {
+pub(crate) fn advertised(listen: &HostPort, seeds: &[HostPort], network: &dyn Network) -> HostPort {
     if !listen.is_wildcard() {
         return listen.clone();
     }
     let local = !seeds.is_empty() && seeds.iter().all(HostPort::is_loopback);
-    // Connecting a datagram socket sends nothing: it only picks the route. The address without a
-    // seed is one reserved for documentation (RFC 5737), so the default route answers for it.
-    let far = seeds
+    // The address without a seed is one reserved for documentation (RFC 5737), so the default route
+    // answers for it.
+    let (host, port) = seeds
         .first()
-        .map_or_else(|| String::from("192.0.2.1:9"), HostPort::to_string);
-    let routed = || {
-        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
-        socket.connect(far.as_str()).ok()?;
-        socket.local_addr().ok().map(|address| address.ip())
+        .map_or(("192.0.2.1", 9), |seed| (seed.host.as_str(), seed.port));
+    let routed = if local {
+        None
+    } else {
+        network.address_toward(host, port)
     };
-    let ip = if local { None } else { routed() };
-    let ip = ip
-        .filter(|ip| !ip.is_unspecified())
-        .unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
+    let ip = routed.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
     HostPort {
         host: ip.to_string(),
         port: listen.port,
@@ -119,10 +112,20 @@ pub(crate) fn advertised(listen: &HostPort, seeds: &[HostPort]) -> HostPort {
 
 #[cfg(test)]
 mod tests {
+    use clusterkit_http::net::TcpNetwork;
+
     use super::*;
 
     fn parse(text: &str) -> HostPort {
         HostPort::parse("field", text).unwrap()
+    }
+
+    fn advertised(listen: &HostPort, seeds: &[HostPort]) -> HostPort {
+        super::advertised(listen, seeds, &TcpNetwork::default())
+    }
+
+    fn is_first(seeds: &[HostPort], listen: &HostPort) -> bool {
+        super::is_first(seeds, listen, &TcpNetwork::default())
     }
 
     #[test]

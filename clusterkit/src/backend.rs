@@ -213,7 +213,7 @@ impl Backend for NodeBackend {
         let after = self.inner.view().plans.after();
         let plans = self.inner.plans().await.map_err(|error| problem(&error))?;
         let checked = move || plans.iter().map(PlanDocument::from).collect();
-        let checked = crate::tasks::blocking(checked).await;
+        let checked = self.inner.settings.environment.execution.run(checked).await;
         let checked = checked.map_err(|panic| Problem::new(ProblemCode::Internal, panic))?;
         Ok(PlansDocument::new(after, checked))
     }

@@ -9,12 +9,12 @@ use std::time::Duration;
 use clusterkit_core::command::Command;
 use clusterkit_core::control::ControlPlane;
 use clusterkit_core::id::{ClusterId, EventSeq, RaftId};
+use clusterkit_raft::Execution;
 use clusterkit_raft::disk::Directory;
 use tokio_util::sync::CancellationToken;
 
 use crate::hooks::{Acks, HookRunner};
 use crate::inner::{Inner, Phase};
-use crate::tasks::blocking;
 
 /// How often the cursor is written down: what a crash may repeat.
 const REMEMBER_EVERY: Duration = Duration::from_millis(500);
@@ -27,7 +27,12 @@ pub(crate) async fn run(inner: Arc<Inner>) {
         return;
     };
     let control = Arc::clone(inner.member_control());
-    let cursor_file = CursorFile::new(Arc::clone(&inner.settings.directory), cluster, me);
+    let cursor_file = CursorFile::new(
+        Arc::clone(&inner.settings.directory),
+        inner.settings.environment.execution,
+        cluster,
+        me,
+    );
     let mut view = control.view();
     let start = cursor_file
         .read()
@@ -104,13 +109,20 @@ impl Inner {
 /// The cursor of one membership on disk.
 struct CursorFile {
     directory: Arc<dyn Directory>,
+    execution: Execution,
     owner: String,
 }
 
 impl CursorFile {
-    fn new(directory: Arc<dyn Directory>, cluster: ClusterId, me: RaftId) -> Self {
+    fn new(
+        directory: Arc<dyn Directory>,
+        execution: Execution,
+        cluster: ClusterId,
+        me: RaftId,
+    ) -> Self {
         Self {
             directory,
+            execution,
             owner: format!("{cluster} {me}"),
         }
     }
@@ -118,7 +130,10 @@ impl CursorFile {
     /// Returns the cursor written last by this very membership.
     async fn read(&self) -> Option<EventSeq> {
         let directory = Arc::clone(&self.directory);
-        let read = blocking(move || directory.read(CURSOR_FILE)).await;
+        let read = self
+            .execution
+            .run(move || directory.read(CURSOR_FILE))
+            .await;
         let content = match read {
             Ok(Ok(content)) => content?,
             Ok(Err(error)) => {
@@ -162,7 +177,10 @@ impl CursorFile {
         }
         let directory = Arc::clone(&self.directory);
         let line = format!("{} {cursor}\n", self.owner);
-        let writing = blocking(move || directory.publish(CURSOR_FILE, line.as_bytes())).await;
+        let writing = self
+            .execution
+            .run(move || directory.publish(CURSOR_FILE, line.as_bytes()))
+            .await;
         match writing {
             Ok(Ok(())) => *written = cursor,
             Ok(Err(error)) => tracing::warn!(%error, "the hook cursor could not be written"),
@@ -182,13 +200,23 @@ mod tests {
         let temporary = tempfile::tempdir().unwrap();
         let directory: Arc<dyn Directory> = Arc::new(OsDirectory::new(temporary.path()));
         let cluster = ClusterId::from_bytes([7; 16]);
-        let file = CursorFile::new(Arc::clone(&directory), cluster, RaftId(9));
+        let file = CursorFile::new(
+            Arc::clone(&directory),
+            Execution::Threads,
+            cluster,
+            RaftId(9),
+        );
         assert_eq!(file.read().await, None);
         let mut written = EventSeq(0);
         file.remember(&mut written, EventSeq(41)).await;
         assert_eq!(written, EventSeq(41));
         assert_eq!(file.read().await, Some(EventSeq(41)));
-        let other = CursorFile::new(Arc::clone(&directory), cluster, RaftId(10));
+        let other = CursorFile::new(
+            Arc::clone(&directory),
+            Execution::Threads,
+            cluster,
+            RaftId(10),
+        );
         assert_eq!(other.read().await, None);
         directory.publish(CURSOR_FILE, b"garbage").unwrap();
         assert_eq!(file.read().await, None);

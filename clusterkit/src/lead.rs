@@ -120,7 +120,7 @@ impl Inner {
         request: PlanRequest,
     ) -> Result<(PlanRequest, Placement), NodeError> {
         let strategy = Arc::clone(&self.settings.strategy);
-        let computed = crate::tasks::blocking(move || {
+        let computed = self.settings.environment.execution.run(move || {
             let placement = request.compute(&*strategy);
             (request, placement)
         });

@@ -24,6 +24,7 @@ mod address;
 mod backend;
 mod clock;
 mod data;
+mod environment;
 mod error;
 mod feed;
 mod hooks;
@@ -55,8 +56,10 @@ pub use clusterkit_core::node::{Drain, Node, NodeStatus};
 pub use clusterkit_core::placement;
 pub use clusterkit_core::time::{Instant, UnixMillis};
 pub use clusterkit_core::topology::{Location, LookupError, Topology};
+pub use clusterkit_raft::Execution;
 pub use clusterkit_raft::disk;
 pub use data::{Cas, DataValue};
+pub use environment::{Entropy, Environment};
 pub use error::{JoinError, NodeError, StartError};
 pub use hooks::{
     ClusterEvent, EventStream, EventsMissed, HealthChange, HookError, HookFigures, HookKind,

@@ -530,7 +530,10 @@ impl Inner {
             return Ok(());
         }
         let directory = Arc::clone(&self.settings.directory);
-        let removed = crate::tasks::blocking(move || RedbStorage::remove(&*directory)).await?;
+        let execution = self.settings.environment.execution;
+        let removed = execution
+            .run(move || RedbStorage::remove(&*directory))
+            .await?;
         removed.map_err(|error| error.to_string())
     }
 

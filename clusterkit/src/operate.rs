@@ -17,6 +17,7 @@ use clusterkit_core::event::PlanTrigger;
 use clusterkit_core::explain::{ExplainError, Explanation, PlanRecord, Preview, PreviewId};
 use clusterkit_core::id::{Epoch, LogIndex, NodeId, PartitionId, PlanId};
 use clusterkit_core::state::ClusterState;
+use clusterkit_raft::Execution;
 
 use crate::error::NodeError;
 use crate::inner::Inner;
@@ -232,7 +233,7 @@ impl Inner {
 
     pub(crate) async fn rebalance(&self, dry_run: bool) -> Result<Rebalance, NodeError> {
         let (request, record) = self.plan(&self.view().state).await?;
-        let mut done = report(record).await?;
+        let mut done = report(self.settings.environment.execution, record).await?;
         if !dry_run {
             self.propose_plan(request, &mut done).await?;
         }
@@ -257,7 +258,7 @@ impl Inner {
         if record.preview_id() != id {
             return Err(stale());
         }
-        let mut done = report(record).await?;
+        let mut done = report(self.settings.environment.execution, record).await?;
         match self.propose_plan(request, &mut done).await {
             // The log has seen more than this node when it compared.
             Err(NodeError::Propose(ProposeError::Rejected(Rejected::StaleEpoch {
@@ -295,7 +296,7 @@ impl Inner {
             .ok_or_else(|| unknown(adjustment))?;
         let then = what_if(&view.state, &command).map_err(ProposeError::Rejected)?;
         let (_, record) = self.plan(&then).await?;
-        let mut done = report(record).await?;
+        let mut done = report(self.settings.environment.execution, record).await?;
         // It is a plan for a state that does not exist: it cannot be asked for.
         done.report.id = None;
         done.report.epoch = view.state.epoch();
@@ -333,7 +334,7 @@ impl Inner {
         let (_, present) = self.plan(&view.state).await?;
         let (node, plans) = (node.cloned(), view.plans.clone());
         let strategy = Arc::clone(&self.settings.strategy);
-        let answered = crate::tasks::blocking(move || {
+        let answered = self.settings.environment.execution.run(move || {
             let node = node.as_ref();
             let mut kept = plans.newest_first();
             let recorded = kept.find(|record| record.concerns(partition, node));
@@ -354,7 +355,7 @@ impl Inner {
             self.view().plans.clone(),
             Arc::clone(&self.settings.strategy),
         );
-        let proven = crate::tasks::blocking(move || {
+        let proven = self.settings.environment.execution.run(move || {
             let proven = plans.newest_first().map(|record| record.proven(&*strategy));
             proven
                 .collect::<Result<_, _>>()
@@ -365,9 +366,9 @@ impl Inner {
 }
 
 /// Says what carrying `record` out changes.
-async fn report(record: Arc<PlanRecord>) -> Result<Rebalance, NodeError> {
+async fn report(execution: Execution, record: Arc<PlanRecord>) -> Result<Rebalance, NodeError> {
     let shared = Arc::clone(&record);
-    let preview = settle(crate::tasks::blocking(move || shared.preview()).await)?;
+    let preview = settle(execution.run(move || shared.preview()).await)?;
     let report = RebalanceReport {
         epoch: preview.epoch,
         moves: preview.moves,

@@ -19,6 +19,7 @@ use clusterkit_raft::disk::{Directory, OsDirectory};
 use clusterkit_raft::storage::Storage;
 
 use crate::address::{self, HostPort};
+use crate::environment::Environment;
 use crate::hooks::{HookSettings, Hooks, Subscriber};
 
 /// The most hooks that may run at once.
@@ -114,6 +115,7 @@ pub struct Options {
     hook_settings: HookSettings,
     strategy: Arc<dyn PlacementStrategy>,
     storage: Option<Arc<dyn Storage>>,
+    environment: Environment,
 }
 
 /// Options that were checked.
@@ -142,6 +144,7 @@ pub struct Settings {
     pub(crate) hook_settings: HookSettings,
     pub(crate) strategy: Arc<dyn PlacementStrategy>,
     pub(crate) storage: Option<Arc<dyn Storage>>,
+    pub(crate) environment: Environment,
 }
 
 /// Settings of the cluster that the operator named: a cluster that differs is refused.
@@ -207,6 +210,7 @@ impl Options {
             hook_settings: HookSettings::default(),
             strategy: Arc::new(MinimalMove::default()),
             storage: None,
+            environment: Environment::default(),
         }
     }
 
@@ -436,6 +440,13 @@ impl Options {
         self
     }
 
+    /// Sets what the node takes from the machine: network, clock, chance and threads. Default the
+    /// operating system's.
+    pub fn environment(mut self, environment: Environment) -> Self {
+        self.environment = environment;
+        self
+    }
+
     /// Checks every option.
     ///
     /// # Errors
@@ -466,7 +477,9 @@ impl Options {
             }
             seeds.push(seed.or_loopback());
         }
-        if self.bootstrap == Some(true) && !seeds.is_empty() && !address::is_first(&seeds, &listen)
+        if self.bootstrap == Some(true)
+            && !seeds.is_empty()
+            && !address::is_first(&seeds, &listen, &*self.environment.network)
         {
             let limit = "false with seeds that do not begin with this node";
             return Err(ConfigError::new("bootstrap", true, limit));
@@ -534,6 +547,7 @@ impl Options {
             hook_settings: self.hook_settings.clone(),
             strategy: Arc::clone(&self.strategy),
             storage: self.storage.clone(),
+            environment: self.environment.clone(),
         })
     }
 }

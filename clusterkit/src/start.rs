@@ -20,7 +20,7 @@ use clusterkit_raft::{RaftControlPlane, RaftOptions};
 
 use crate::address;
 use crate::backend::NodeBackend;
-use crate::clock::{Clock, SystemClock};
+use crate::environment::{Environment, WallOf};
 use crate::error::{JoinError, StartError};
 use crate::inner::{Inner, Phase};
 use crate::options::Settings;
@@ -54,18 +54,18 @@ async fn open(
             .map_err(at_storage)?;
     }
     let listen = settings.listen.to_string();
-    let server = Server::bind(&listen)
+    let environment = settings.environment.clone();
+    let Environment {
+        network, entropy, ..
+    } = &environment;
+    let server = Server::bind_on(&**network, &listen)
         .await
         .map_err(|source| StartError::Bind {
             address: listen,
             source: Box::new(source),
         })?;
-    let mut identity = known.unwrap_or_else(|| {
-        Identity::new(
-            settings.id.clone(),
-            DiskId::from_bytes(uuid::Uuid::new_v4().into_bytes()),
-        )
-    });
+    let mut identity = known
+        .unwrap_or_else(|| Identity::new(settings.id.clone(), DiskId::from_bytes(entropy.id())));
     if identity.raft_id.is_some() {
         identity.incarnation = Incarnation(identity.incarnation.0 + 1);
     }
@@ -75,14 +75,13 @@ async fn open(
     let coordinator = Coordinator::new(settings.timing.detector).map_err(StartError::Config)?;
     let mut coordinator = coordinator.with_strategy(Arc::clone(&settings.strategy));
     coordinator.expect(settings.expect);
-    let transport = Arc::new(HttpTransport::new(&ClientLimits::default()));
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let transport = Arc::new(HttpTransport::over(network, &ClientLimits::default()));
     let inner = Arc::new(Inner::new(
         settings,
         spec,
         Arc::clone(&storage),
         transport,
-        clock,
+        Arc::clone(&environment.clock),
         identity.clone(),
         coordinator,
     ));
@@ -117,7 +116,12 @@ async fn open_storage(settings: &Settings) -> Result<Arc<dyn Storage>, StartErro
         path: settings.directory.path(),
         source,
     };
-    match crate::tasks::blocking(move || RedbStorage::open_in(directory)).await {
+    match settings
+        .environment
+        .execution
+        .run(move || RedbStorage::open_in(directory))
+        .await
+    {
         Ok(Ok(storage)) => Ok(Arc::new(storage)),
         Ok(Err(error)) => Err(failed(Box::new(error))),
         Err(panicked) => Err(failed(panicked.into())),
@@ -130,7 +134,7 @@ fn spec(settings: &Settings, identity: &Identity, port: u16) -> Result<NodeSpec,
     listen.port = port;
     let advertise = match &settings.advertise {
         Some(advertise) => advertise.clone(),
-        None => address::advertised(&listen, &settings.seeds),
+        None => address::advertised(&listen, &settings.seeds, &*settings.environment.network),
     };
     let mut spec = NodeSpec::new(settings.id.clone(), identity.disk, &advertise.to_string());
     spec.incarnation = identity.incarnation;
@@ -180,11 +184,14 @@ async fn enter(inner: &Inner) -> Result<(), StartError> {
         .map(ToString::to_string)
         .filter(|seed| *seed != me)
         .collect();
-    let first = address::is_first(&settings.seeds, &settings.listen)
-        || settings
-            .seeds
-            .first()
-            .is_some_and(|seed| seed.to_string() == me);
+    let first = address::is_first(
+        &settings.seeds,
+        &settings.listen,
+        &*settings.environment.network,
+    ) || settings
+        .seeds
+        .first()
+        .is_some_and(|seed| seed.to_string() == me);
     let forms = if settings.bootstrap == Some(false) {
         false
     } else if settings.seeds.is_empty() {
@@ -193,7 +200,7 @@ async fn enter(inner: &Inner) -> Result<(), StartError> {
         first && !inner.some_seed_knows_a_cluster(&others).await
     };
     if forms {
-        let cluster = ClusterId::from_bytes(uuid::Uuid::new_v4().into_bytes());
+        let cluster = ClusterId::from_bytes(settings.environment.entropy.id());
         remember(inner, cluster, RaftId::BOOTSTRAP)?;
         open_control(inner, cluster, RaftId::BOOTSTRAP).await?;
         form(inner).await?;
@@ -260,6 +267,8 @@ async fn open_control(
     let mut options = RaftOptions::new(cluster, raft_id, inner.spec.disk, address);
     options.heartbeat = timing.raft_heartbeat;
     (options.election_min, options.election_max) = timing.election;
+    options.execution = inner.settings.environment.execution;
+    options.wall_clock = Arc::new(WallOf(Arc::clone(&inner.clock)));
     let transport: Arc<dyn Transport> = Arc::<HttpTransport>::clone(&inner.transport);
     let opened = RaftControlPlane::open(Arc::clone(&inner.storage), transport, options).await;
     let control = opened.map_err(|source| StartError::Control {

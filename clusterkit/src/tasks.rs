@@ -104,17 +104,6 @@ impl<T: Send + 'static> TaskSet<T> {
     }
 }
 
-/// Runs `work` on a thread for blocking work and waits for it. An error is what a panic said.
-pub(crate) async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> T + Send + 'static,
-) -> Result<T, String> {
-    match Ended::from_join(tokio::task::spawn_blocking(work).await) {
-        Ended::Done(value) => Ok(value),
-        Ended::Panicked(panic) => Err(panic),
-        Ended::Aborted => Err(String::from("the runtime is shutting down")),
-    }
-}
-
 /// Returns what a panic said.
 pub(crate) fn panic_message(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(ToString::to_string);

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use clusterkit_core::id::{Epoch, PartitionId};
 use clusterkit_core::node::Node;
 use clusterkit_core::topology::Topology;
+use clusterkit_http::net::Network;
 
 use super::cell::Cell;
 use super::clock;
@@ -93,12 +94,13 @@ impl Engine {
     pub(crate) fn new(
         cluster: Arc<dyn Cluster>,
         store: Arc<dyn Store>,
+        network: &Arc<dyn Network>,
         patience: Patience,
     ) -> Arc<Self> {
         Arc::new(Self {
             cluster,
             store,
-            peers: Peers::default(),
+            peers: Peers::over(network),
             patience,
             cells: Mutex::default(),
         })

@@ -2,12 +2,14 @@
 //!
 //! What to send and how often is decided in `replication` and `migration`.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use clusterkit_core::id::{ClusterId, Epoch, PartitionId, RaftId};
 use clusterkit_core::node::Node;
-use clusterkit_http::client::{HttpClient, HttpError, HttpRequest, HttpResponse};
+use clusterkit_http::client::{ClientLimits, HttpClient, HttpError, HttpRequest, HttpResponse};
+use clusterkit_http::net::Network;
 use clusterkit_http::{Method, headers, query};
 
 use super::wire::{Page, WireError};
@@ -61,7 +63,7 @@ pub(crate) enum PeerError {
 ///
 /// Orders have connections of their own: a request that was passed on waits for orders, so that
 /// orders waiting for its connection would wait for themselves.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(crate) struct Peers {
     orders: HttpClient,
     requests: HttpClient,
@@ -80,6 +82,14 @@ pub(crate) struct PageRequest<'a> {
 }
 
 impl Peers {
+    pub(crate) fn over(network: &Arc<dyn Network>) -> Self {
+        let client = || HttpClient::over(Arc::clone(network), ClientLimits::default());
+        Self {
+            orders: client(),
+            requests: client(),
+        }
+    }
+
     pub(crate) async fn ask(
         &self,
         node: &Node,

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clusterkit::disk::Directory;
-use clusterkit::{ChangeStage, ClusterKit, HookResult, Hooks, Options, PartitionChange};
+use clusterkit::{
+    ChangeStage, ClusterKit, Environment, Execution, HookResult, Hooks, Options, PartitionChange,
+};
 use clusterkit_core::id::Epoch;
 use clusterkit_core::topology::Topology;
 use clusterkit_http::server::{RunningServer, Server, ServerLimits};
@@ -21,7 +23,7 @@ use super::migration::Copied;
 use super::peers::SERVICE;
 use super::service::KvService;
 use super::store::{FileStore, MemoryStore, Store};
-use super::tasks::{Background, blocking};
+use super::tasks::Background;
 
 /// The largest value unless told otherwise, in bytes (8 MiB).
 pub const VALUE_MAX_BYTES: usize = 8 << 20;
@@ -60,6 +62,8 @@ pub struct KvOptions {
     /// How many connections are open at once; further ones are answered 503. Default
     /// [`CONNECTIONS_MAX`].
     pub connections_max: usize,
+    /// What the service and its member of the cluster take from the machine.
+    pub environment: Environment,
 }
 
 impl KvOptions {
@@ -78,6 +82,7 @@ impl KvOptions {
             store: StoreKind::Memory,
             value_max_bytes: VALUE_MAX_BYTES,
             connections_max: CONNECTIONS_MAX,
+            environment: Environment::default(),
         }
     }
 }
@@ -91,6 +96,7 @@ pub struct KvNode {
     file: Option<Arc<FileStore>>,
     address: String,
     server: RunningServer,
+    execution: Execution,
     background: Background,
 }
 
@@ -103,7 +109,9 @@ impl KvNode {
     /// # Cancel safety
     /// As [`ClusterKit::start`].
     pub async fn start(options: KvOptions) -> anyhow::Result<Self> {
-        let bound = Server::bind(&options.listen).await?;
+        let environment = options.environment;
+        let execution = environment.execution;
+        let bound = Server::bind_on(&*environment.network, &options.listen).await?;
         let port = bound.local_addr().port();
         let address = announced(&options.listen, port);
 
@@ -111,8 +119,10 @@ impl KvNode {
             StoreKind::Memory => None,
             StoreKind::Redb(directory) => {
                 let directory = Arc::clone(directory);
-                let opened = blocking(move || FileStore::open(directory)).await;
-                Some(Arc::new(opened.context("opening the store panicked")??))
+                let opened = execution
+                    .run(move || FileStore::open(directory, execution))
+                    .await;
+                Some(Arc::new(opened.map_err(panicked)??))
             }
         };
         let store: Arc<dyn Store> = match &file {
@@ -120,7 +130,12 @@ impl KvNode {
             None => Arc::new(MemoryStore::default()),
         };
         let seam = Arc::new(Embedded::default());
-        let engine = Engine::new(seam.clone(), store, Patience::default());
+        let engine = Engine::new(
+            seam.clone(),
+            store,
+            &environment.network,
+            Patience::default(),
+        );
         let service = KvService::new(
             Arc::clone(&engine),
             options.node_id,
@@ -132,20 +147,24 @@ impl KvNode {
         let server = bound.serve(Arc::new(service), limits);
 
         let hooks = hooks(Arc::clone(&engine), seam.clone());
-        let node = options.node.service(SERVICE, &address).hooks(hooks);
+        let node = options
+            .node
+            .service(SERVICE, &address)
+            .hooks(hooks)
+            .environment(environment);
         let cluster = match ClusterKit::start(node).await {
             Ok(cluster) => cluster,
             Err(error) => {
                 // The file must be free again for the next attempt.
-                close(file).await;
+                close(execution, file).await;
                 return Err(error.into());
             }
         };
         if let Some(file) = &file
-            && let Err(error) = claim(file, &cluster).await
+            && let Err(error) = claim(execution, file, &cluster).await
         {
             cluster.stop().await;
-            close(Some(Arc::clone(file))).await;
+            close(execution, Some(Arc::clone(file))).await;
             return Err(error);
         }
         seam.0.send_replace(Some(cluster.clone()));
@@ -156,6 +175,7 @@ impl KvNode {
             file,
             address,
             server,
+            execution,
             background,
         })
     }
@@ -196,7 +216,7 @@ impl KvNode {
         self.server.shutdown(DRAIN_REQUESTS).await;
         // The node's hooks hold the seam and the seam holds the node: without this neither ends.
         self.seam.0.send_replace(None);
-        close(self.file).await;
+        close(self.execution, self.file).await;
     }
 }
 
@@ -209,22 +229,30 @@ fn announced(listen: &str, port: u16) -> String {
     }
 }
 
-async fn close(file: Option<Arc<FileStore>>) {
+fn panicked(panic: String) -> anyhow::Error {
+    anyhow::Error::msg(panic).context("the store panicked")
+}
+
+async fn close(execution: Execution, file: Option<Arc<FileStore>>) {
     if let Some(file) = file {
         // A panic of it has been reported.
-        let _ = blocking(move || file.close()).await;
+        let _ = execution.run(move || file.close()).await;
     }
 }
 
-async fn claim(file: &Arc<FileStore>, cluster: &ClusterKit) -> anyhow::Result<()> {
+async fn claim(
+    execution: Execution,
+    file: &Arc<FileStore>,
+    cluster: &ClusterKit,
+) -> anyhow::Result<()> {
     let topology = cluster.topology();
     let me = topology
         .this_node()
         .context("the topology of a member names it")?;
     let owner = format!("{} {}", topology.cluster(), me.raft_id);
     let file = Arc::clone(file);
-    let claimed = blocking(move || file.claim(&owner)).await;
-    Ok(claimed.context("claiming the store panicked")??)
+    let claimed = execution.run(move || file.claim(&owner)).await;
+    Ok(claimed.map_err(panicked)??)
 }
 
 /// The embedded node as a source of topologies, none before it has started.

@@ -1,4 +1,4 @@
-//! The one task of this service, which ends with its owner, and work that may block.
+//! The one task of this service, which ends with its owner.
 
 use std::future::Future;
 
@@ -20,12 +20,4 @@ impl Background {
     pub(crate) async fn stop(mut self) {
         self.0.shutdown().await;
     }
-}
-
-/// Runs `work` on a thread that may block; none when it panicked or the runtime ends.
-pub(crate) fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> T + Send + 'static,
-) -> impl Future<Output = Option<T>> + Send {
-    let running = tokio::task::spawn_blocking(work);
-    async move { running.await.ok() }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use clusterkit_core::id::{Epoch, PartitionId, RaftId};
 use clusterkit_http::client::{HttpClient, HttpRequest, HttpResponse};
+use clusterkit_http::net::TcpNetwork;
 use clusterkit_http::server::{Handler, RunningServer, Server, ServerLimits};
 use futures_util::FutureExt;
 
@@ -55,7 +56,7 @@ impl Cast {
             let cluster = Scripted::new();
             let store = Arc::new(MemoryStore::default());
             let seam: Arc<dyn Cluster> = cluster.clone();
-            let engine = Engine::new(seam, store.clone(), patience);
+            let engine = Engine::new(seam, store.clone(), &TcpNetwork::shared(), patience);
             let service = KvService::new(Arc::clone(&engine), format!("node-{id}"), VALUE_MAX);
             let service = Arc::new(service);
             let bound = Server::bind("127.0.0.1:0").await.unwrap();

@@ -13,9 +13,9 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Incoming};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
 
 use super::{HttpError, HttpResponse};
+use crate::net::Network;
 
 pub(super) type Message = hyper::Request<Full<Bytes>>;
 
@@ -64,14 +64,11 @@ impl Driver {
 }
 
 impl Connection {
-    pub(super) async fn open(address: &str) -> Result<Self, HttpError> {
+    pub(super) async fn open(network: &dyn Network, address: &str) -> Result<Self, HttpError> {
         let (host, port) = split_address(address)?;
-        let stream = TcpStream::connect((host, port))
+        let stream = network
+            .connect(host, port)
             .await
-            .map_err(|error| HttpError::unreachable(address, error))?;
-        // Without it a small request waits for the acknowledgement of the one before.
-        stream
-            .set_nodelay(true)
             .map_err(|error| HttpError::unreachable(address, error))?;
         let (sender, driver) = http1::Builder::new()
             .handshake(TokioIo::new(stream))

@@ -12,7 +12,7 @@ mod error;
 mod events;
 mod message;
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -22,6 +22,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, timeout_at};
 
 use crate::clock;
+use crate::net::{Network, TcpNetwork};
 use connection::{Connection, SendFailure};
 pub use error::HttpError;
 pub use events::{EventStream, ServerEvent};
@@ -74,15 +75,16 @@ impl Default for ClientLimits {
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct HttpClient {
     inner: Arc<Inner>,
 }
 
-#[derive(Default)]
 struct Inner {
+    network: Arc<dyn Network>,
     limits: ClientLimits,
-    pools: Mutex<HashMap<String, Arc<Pool>>>,
+    /// In order, so that what is dropped together is dropped in the same order every time.
+    pools: Mutex<BTreeMap<String, Arc<Pool>>>,
 }
 
 /// The connections to one address.
@@ -104,12 +106,25 @@ impl fmt::Debug for HttpClient {
     }
 }
 
+impl Default for HttpClient {
+    fn default() -> Self {
+        Self::new(ClientLimits::default())
+    }
+}
+
 impl HttpClient {
     /// Creates a client with an empty pool.
     #[must_use]
     pub fn new(limits: ClientLimits) -> Self {
+        Self::over(TcpNetwork::shared(), limits)
+    }
+
+    /// Creates a client with an empty pool that connects over `network`.
+    #[must_use]
+    pub fn over(network: Arc<dyn Network>, limits: ClientLimits) -> Self {
         Self {
             inner: Arc::new(Inner {
+                network,
                 limits,
                 pools: Mutex::default(),
             }),
@@ -247,7 +262,7 @@ impl HttpClient {
 
     async fn connect(&self, address: &str, deadline: Instant) -> Result<Connection, HttpError> {
         let until = deadline.min(clock::deadline(self.inner.limits.connect_timeout));
-        match timeout_at(until, Connection::open(address)).await {
+        match timeout_at(until, Connection::open(&*self.inner.network, address)).await {
             Ok(opened) => opened,
             Err(_) => Err(HttpError::unreachable(address, "connecting took too long")),
         }

@@ -1,9 +1,9 @@
 //! Binding an address, and saying what to do when it cannot be had.
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 
-use tokio::net::TcpListener;
+use crate::net::{Listener, Network};
 
 /// Why an address cannot be listened on. Nothing was bound.
 #[derive(Debug, thiserror::Error)]
@@ -69,20 +69,22 @@ impl BindError {
     }
 }
 
-pub(super) async fn listen(address: &str) -> Result<TcpListener, BindError> {
+pub(super) async fn listen(
+    network: &dyn Network,
+    address: &str,
+) -> Result<Box<dyn Listener>, BindError> {
     let refused = || BindError::Address {
         address: address.to_owned(),
     };
     let bound = if let Ok(socket) = address.parse::<SocketAddr>() {
-        TcpListener::bind(socket).await
+        network.bind(&socket.ip().to_string(), socket.port()).await
     } else {
         let (host, port) = address.rsplit_once(':').ok_or_else(refused)?;
         let port: u16 = port.parse().map_err(|_| refused())?;
-        match host {
-            "" => TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).await,
-            host if host.contains([':', '[', ']', '/']) => return Err(refused()),
-            host => TcpListener::bind((host, port)).await,
+        if host.contains([':', '[', ']', '/']) {
+            return Err(refused());
         }
+        network.bind(host, port).await
     };
     bound.map_err(|source| BindError::failed(address, source))
 }

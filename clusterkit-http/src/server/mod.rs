@@ -17,10 +17,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::Method;
+use crate::net::{Listener, Network, TcpNetwork};
 use crate::tasks::{self, OwnedTask};
 pub use bind::BindError;
 pub use message::{Closing, Request, Response};
@@ -88,7 +88,7 @@ pub trait Handler: Send + Sync + 'static {
 /// ```
 #[derive(Debug)]
 pub struct Server {
-    listener: TcpListener,
+    listener: Box<dyn Listener>,
     local: SocketAddr,
 }
 
@@ -101,7 +101,18 @@ impl Server {
     /// # Cancel safety
     /// Cancel safe: nothing stays bound when the future is dropped.
     pub async fn bind(address: &str) -> Result<Self, BindError> {
-        let listener = bind::listen(address).await?;
+        Self::bind_on(&TcpNetwork::default(), address).await
+    }
+
+    /// Binds `address` on `network`.
+    ///
+    /// # Errors
+    /// As [`bind`](Self::bind).
+    ///
+    /// # Cancel safety
+    /// As [`bind`](Self::bind).
+    pub async fn bind_on(network: &dyn Network, address: &str) -> Result<Self, BindError> {
+        let listener = bind::listen(network, address).await?;
         let local = listener
             .local_addr()
             .map_err(|source| BindError::failed(address, source))?;

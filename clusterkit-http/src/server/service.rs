@@ -3,8 +3,9 @@
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 use futures_util::{FutureExt, StreamExt};
@@ -14,7 +15,6 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{HeaderMap, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
@@ -23,6 +23,7 @@ use super::message::{Closing, Content, Request, Response};
 use super::stall::StallGuard;
 use super::{Handler, ServerLimits};
 use crate::Method;
+use crate::net::BoxStream;
 
 /// What a connection that is one too many is told.
 const OVERLOADED: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\nretry-after: 1\r\ncontent-length: 0\r\n\r\n";
@@ -70,20 +71,14 @@ impl Service {
     }
 
     /// Tells a connection that is one too many, without waiting for it.
-    #[allow(
-        clippy::needless_pass_by_value,
-        reason = "the connection ends here, whatever could be written"
-    )]
-    pub(crate) fn turn_away(stream: TcpStream) {
-        let _ = stream.try_write(OVERLOADED);
+    pub(crate) fn turn_away(mut stream: BoxStream) {
+        // The connection ends here, whatever could be written.
+        let mut context = Context::from_waker(Waker::noop());
+        let _ = Pin::new(&mut *stream).poll_write(&mut context, OVERLOADED);
     }
 
     /// Serves one connection to its end.
-    pub(crate) async fn connection(self, stream: TcpStream, remote: SocketAddr) {
-        // Without it a small answer waits for the acknowledgement of the one before.
-        if stream.set_nodelay(true).is_err() {
-            return;
-        }
+    pub(crate) async fn connection(self, stream: BoxStream, remote: SocketAddr) {
         let guarded = StallGuard::new(stream, self.shared.limits.write_stall_timeout);
         let shared = Arc::clone(&self.shared);
         let service = service_fn(move |request| {

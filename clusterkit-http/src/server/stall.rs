@@ -11,19 +11,20 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep};
+
+use crate::net::BoxStream;
 
 /// A connection whose writes fail when nothing has been accepted for `limit`.
 pub(super) struct StallGuard {
-    stream: TcpStream,
+    stream: BoxStream,
     limit: Duration,
     /// Set while a write waits.
     stalled: Option<Pin<Box<Sleep>>>,
 }
 
 impl StallGuard {
-    pub(super) fn new(stream: TcpStream, limit: Duration) -> Self {
+    pub(super) fn new(stream: BoxStream, limit: Duration) -> Self {
         Self {
             stream,
             limit,

@@ -12,6 +12,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use bytes::Bytes;
+use clusterkit::Execution;
 use clusterkit::disk::{Directory, DirectoryLock, DiskFile};
 use clusterkit_core::id::{Epoch, PartitionId};
 use clusterkit_core::planted::{self, Bug};
@@ -22,7 +23,6 @@ use tokio::sync::oneshot;
 
 use super::{Store, StoreError, Stored, Summary, Totals, WriteOp, wins};
 use crate::kv::record::{Entry, Record, Version};
-use crate::kv::tasks::blocking;
 
 /// The name of the file within the data directory.
 pub(crate) const FILE_NAME: &str = "kv.redb";
@@ -57,6 +57,7 @@ pub(crate) struct FileStore {
 #[derive(Debug)]
 struct Shared {
     directory: Arc<dyn Directory>,
+    execution: Execution,
     path: PathBuf,
     /// None once it is closed.
     open: RwLock<Option<Open>>,
@@ -87,7 +88,10 @@ impl FileStore {
     ///
     /// # Errors
     /// [`StoreError::Open`] naming the file and what to do.
-    pub(crate) fn open(directory: Arc<dyn Directory>) -> Result<Self, StoreError> {
+    pub(crate) fn open(
+        directory: Arc<dyn Directory>,
+        execution: Execution,
+    ) -> Result<Self, StoreError> {
         let path = directory.path().join(FILE_NAME);
         let opened = catch_unwind(AssertUnwindSafe(|| open(&*directory)))
             .unwrap_or_else(|_| Err(String::from("the file is damaged")));
@@ -97,6 +101,7 @@ impl FileStore {
         })?;
         let shared = Arc::new(Shared {
             directory,
+            execution,
             path,
             open: RwLock::new(Some(open)),
             totals: Mutex::new(totals),
@@ -620,7 +625,7 @@ impl FileStore {
         let shared = Arc::clone(&self.shared);
         let closed = shared.closed();
         let directory = Arc::clone(&shared.directory);
-        let read = blocking(move || work(&shared));
+        let read = self.shared.execution.run(move || work(&shared));
         async move {
             let read = read.await.unwrap_or(Err(closed));
             settle(&*directory).await;
@@ -687,7 +692,7 @@ impl Store for FileStore {
                 done: false,
             };
             // Whoever waits has the answer from the queue.
-            drop(blocking(move || writing.run()));
+            drop(self.shared.execution.run(move || writing.run()));
         }
         async move {
             let written = answered.await.unwrap_or_else(|_| Err(shared.closed()));

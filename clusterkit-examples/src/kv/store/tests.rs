@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use clusterkit::Execution;
 use clusterkit::disk::OsDirectory;
 use clusterkit_core::id::Epoch;
 
@@ -43,7 +44,7 @@ async fn both(check: impl AsyncFn(&dyn Store)) {
 }
 
 fn open(path: &Path) -> Result<FileStore, StoreError> {
-    FileStore::open(Arc::new(OsDirectory::new(path)))
+    FileStore::open(Arc::new(OsDirectory::new(path)), Execution::Threads)
 }
 
 async fn value(store: &dyn Store, key: &str) -> Option<String> {
