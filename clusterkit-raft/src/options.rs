@@ -39,11 +39,13 @@ pub struct RaftOptions {
     /// a third of `election_min` makes leaders change on a loaded machine; very short costs
     /// messages.
     pub heartbeat: Duration,
-    /// The shortest silence after which a voter stands for election. Default 150 ms; must be more
-    /// than `heartbeat`. Short values fail over sooner, and too soon when the machine is loaded.
+    /// The shortest silence of the leader after which a voter stands for election. Default 250 ms;
+    /// must be more than `heartbeat` and half of `election_max` together. Short values fail over
+    /// sooner, and too soon when the machine is loaded.
     pub election_min: Duration,
-    /// The longest such silence. Default 300 ms; must be more than `election_min`. Close values
-    /// make voters stand at the same moment and elect nobody.
+    /// The longest such silence. Default 350 ms; must be more than `election_min`. Close values
+    /// make voters stand at the same moment and elect nobody. For half of it nobody votes against
+    /// a leader it has heard from.
     pub election_max: Duration,
     /// How long a proposal is tried and waited for. Default 5 s. Short values report
     /// unknown outcomes during an election.
@@ -82,8 +84,8 @@ impl RaftOptions {
             disk,
             address: address.into(),
             heartbeat: Duration::from_millis(50),
-            election_min: Duration::from_millis(150),
-            election_max: Duration::from_millis(300),
+            election_min: Duration::from_millis(250),
+            election_max: Duration::from_millis(350),
             propose_timeout: Duration::from_secs(5),
             rpc_timeout: Duration::from_secs(1),
             snapshot_timeout: Duration::from_secs(30),
@@ -109,11 +111,13 @@ impl RaftOptions {
         if self.heartbeat < Duration::from_millis(1) {
             return refused("heartbeat", millis(self.heartbeat), "at least 1ms");
         }
-        if self.election_min <= self.heartbeat {
+        let (lease, _) = self.election_timeouts();
+        if self.election_min <= self.heartbeat + lease {
+            let limit = self.heartbeat + lease;
             return refused(
                 "election_min",
                 millis(self.election_min),
-                &format!("more than heartbeat ({:?})", self.heartbeat),
+                &format!("more than heartbeat and half of election_max ({limit:?})"),
             );
         }
         if self.election_max <= self.election_min {
@@ -133,14 +137,22 @@ impl RaftOptions {
         Ok(())
     }
 
+    /// Returns the longest and the shortest election time-out as the Raft library counts them:
+    /// from the end of the leader's lease on, which is as long as the longest of them.
+    fn election_timeouts(&self) -> (Duration, Duration) {
+        let lease = self.election_max / 2;
+        (lease, self.election_min.saturating_sub(lease))
+    }
+
     /// Returns the options as the Raft library takes them.
     pub(crate) fn raft_config(&self) -> openraft::Config {
         let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        let (election_max, election_min) = self.election_timeouts();
         openraft::Config {
             cluster_name: self.cluster.to_string(),
             heartbeat_interval: millis(self.heartbeat),
-            election_timeout_min: millis(self.election_min),
-            election_timeout_max: millis(self.election_max),
+            election_timeout_min: millis(election_min),
+            election_timeout_max: millis(election_max),
             install_snapshot_timeout: millis(self.snapshot_timeout),
             snapshot_policy: openraft::SnapshotPolicy::LogsSinceLast(self.snapshot_every),
             max_in_snapshot_log_to_keep: self.log_kept,
@@ -158,6 +170,21 @@ impl RaftOptions {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn voters_stand_after_the_silence_that_is_asked_for() {
+        let options = RaftOptions::new(
+            ClusterId::from_bytes([1; 16]),
+            RaftId(1),
+            DiskId::from_bytes([2; 16]),
+            "127.0.0.1:1",
+        );
+        let config = options.raft_config();
+        // The library waits for the lease, which is `election_timeout_max`, and then the time-out.
+        let silence = |timeout| Duration::from_millis(config.election_timeout_max + timeout);
+        assert_eq!(silence(config.election_timeout_min), options.election_min);
+        assert_eq!(silence(config.election_timeout_max), options.election_max);
+    }
 
     #[test]
     fn each_bad_option_is_named_with_its_limit() {
@@ -180,11 +207,15 @@ mod tests {
         );
         check(
             |o| o.election_min = o.heartbeat,
-            "election_min is `50ms`, must be more than heartbeat (50ms)",
+            "election_min is `50ms`, must be more than heartbeat and half of election_max (225ms)",
         );
         check(
             |o| o.election_max = o.election_min,
-            "election_max is `150ms`, must be more than election_min (150ms)",
+            "election_max is `250ms`, must be more than election_min (250ms)",
+        );
+        check(
+            |o| o.election_min = Duration::from_millis(225),
+            "election_min is `225ms`, must be more than heartbeat and half of election_max (225ms)",
         );
         check(
             |o| o.max_voters = 4,
