@@ -37,6 +37,9 @@ pub struct Args {
     /// Port for keys on the host of `--http-addr`; 0 is a free one.
     #[arg(long, env = "KV_PORT")]
     pub kv_port: Option<u16>,
+    /// Address told to clients and other nodes where it differs from the one keys are served on.
+    #[arg(long, env = "KV_ADVERTISE_ADDR")]
+    pub kv_advertise_addr: Option<String>,
     /// Nodes to join through, separated by commas. Without any this node forms a cluster.
     #[arg(long, env = "JOIN_ADDR", value_delimiter = ',')]
     pub join_addr: Vec<String>,
@@ -158,6 +161,7 @@ impl Args {
         let mut options = KvOptions::new(&self.node_id, address, listen);
         options.value_max_bytes = self.value_max_bytes;
         options.connections_max = self.connections_max;
+        options.advertise = self.kv_advertise_addr;
         if self.store == StoreArg::Redb {
             options.store = StoreKind::Redb(Arc::new(OsDirectory::new(&self.data_dir)));
         }

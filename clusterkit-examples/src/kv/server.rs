@@ -54,6 +54,8 @@ pub struct KvOptions {
     pub node_id: String,
     /// Where clients are served: `host:port`, or `:port` for every interface; port 0 is a free one.
     pub listen: String,
+    /// What others are told, where it differs from `listen`: `host:port`.
+    pub advertise: Option<String>,
     /// Where values are kept. Default in memory.
     pub store: StoreKind,
     /// The largest value in bytes. Default [`VALUE_MAX_BYTES`]. The same on every node: a smaller
@@ -79,6 +81,7 @@ impl KvOptions {
             node: Options::new(node_id.clone(), address),
             node_id,
             listen: listen.into(),
+            advertise: None,
             store: StoreKind::Memory,
             value_max_bytes: VALUE_MAX_BYTES,
             connections_max: CONNECTIONS_MAX,
@@ -113,7 +116,8 @@ impl KvNode {
         let execution = environment.execution;
         let bound = Server::bind_on(&*environment.network, &options.listen).await?;
         let port = bound.local_addr().port();
-        let address = announced(&options.listen, port);
+        let address = options.advertise.clone();
+        let address = address.unwrap_or_else(|| announced(&options.listen, port));
 
         let file = match &options.store {
             StoreKind::Memory => None,

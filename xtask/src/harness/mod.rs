@@ -10,6 +10,7 @@ mod change;
 mod lines;
 mod manner;
 mod movement;
+mod net;
 mod observe;
 mod ports;
 mod process;
@@ -27,6 +28,8 @@ pub(crate) use lines::Line;
 use lines::Listening;
 pub(crate) use manner::{Manner, Store};
 pub(crate) use movement::{Mark, Movement};
+use net::Place;
+pub(crate) use net::{Network, NetworkArg};
 #[cfg(test)]
 pub(crate) use observe::NodeRow;
 pub(crate) use observe::{PartitionRow, View};
@@ -52,6 +55,7 @@ pub(crate) struct Member {
     pub(crate) http_port: u16,
     /// The port of the key-value service.
     pub(crate) kv_port: u16,
+    place: Place,
     seeds: Vec<String>,
     data: PathBuf,
     log: PathBuf,
@@ -62,7 +66,12 @@ pub(crate) struct Member {
 impl Member {
     /// Returns the node's HTTP address.
     pub(crate) fn address(&self) -> String {
-        format!("127.0.0.1:{}", self.http_port)
+        format!("{}:{}", self.place.host, self.http_port)
+    }
+
+    /// Returns the address of the node's key-value service.
+    pub(crate) fn kv_address(&self) -> String {
+        format!("{}:{}", self.place.host, self.kv_port)
     }
 
     /// Returns the process id while the process runs.
@@ -85,6 +94,7 @@ pub(crate) struct Cluster {
     members: BTreeMap<String, Member>,
     http: HttpClient,
     listening: Option<Listening>,
+    network: Option<Network>,
 }
 
 #[derive(Debug)]
@@ -107,7 +117,19 @@ impl Cluster {
             members: BTreeMap::new(),
             http: HttpClient::default(),
             listening: None,
+            network: None,
         })
+    }
+
+    /// Puts the members added from now on onto `network`.
+    pub(crate) fn connect(&mut self, network: Network) {
+        self.network = Some(network);
+    }
+
+    /// Returns the network between the members.
+    pub(crate) fn network(&self) -> anyhow::Result<&Network> {
+        let network = self.network.as_ref();
+        network.context("the nodes share the network of this machine")
     }
 
     /// Returns every line that nodes started from now on write, with the time by `watch`, at which
@@ -139,10 +161,16 @@ impl Cluster {
     /// Adds a member that is not started yet, with ports of its own.
     pub(crate) fn add(&mut self, id: &str) -> anyhow::Result<()> {
         let home = self.directory().join(id);
+        let (http_port, kv_port) = (free_port()?, free_port()?);
+        let place = match &mut self.network {
+            Some(network) => network.add(id, [http_port, kv_port])?,
+            None => Place::default(),
+        };
         let member = Member {
             id: id.to_owned(),
-            http_port: free_port()?,
-            kv_port: free_port()?,
+            http_port,
+            kv_port,
+            place,
             seeds: Vec::new(),
             data: home.join("data"),
             log: home.join("log.txt"),
@@ -168,10 +196,17 @@ impl Cluster {
         member.seeds = seeds.to_vec();
         let mut env = vec![
             ("NODE_ID", member.id.clone()),
-            ("HTTP_ADDR", member.address()),
+            (
+                "HTTP_ADDR",
+                format!("{}:{}", member.place.listen, member.http_port),
+            ),
             ("KV_PORT", member.kv_port.to_string()),
             ("DATA_DIR", member.data.display().to_string()),
         ];
+        if member.place.listen != member.place.host {
+            env.push(("ADVERTISE_ADDR", member.address()));
+            env.push(("KV_ADVERTISE_ADDR", member.kv_address()));
+        }
         if !member.seeds.is_empty() {
             env.push(("JOIN_ADDR", member.seeds.join(",")));
         }
@@ -190,11 +225,16 @@ impl Cluster {
             args: &args,
             env: &env,
             log: &member.log,
-            namespace: None,
+            namespace: member.place.namespace.as_deref(),
             ear,
         };
-        member.process = Some(Process::start(&binary, setting)?);
+        let process = Process::start(&binary, setting)?;
+        let pid = process.pid();
+        member.process = Some(process);
         member.paused = false;
+        if let Some(network) = &self.network {
+            network.runs_as(id, pid);
+        }
         Ok(())
     }
 

@@ -64,7 +64,7 @@ pub(super) async fn on_every_copy(
     let count = copies.len();
     let mut looks = stream::iter(copies)
         .map(async |(partition, holder, records)| {
-            let address = format!("127.0.0.1:{}", cluster.member(holder)?.kv_port);
+            let address = cluster.member(holder)?.kv_address();
             let held = cluster.holdings(&address, partition).await?;
             let lost =
                 |record: &&&(String, Vec<u8>)| held.get(&record.0) != Some(&encode(&record.1));

@@ -3,6 +3,8 @@
 //! Each ends in the same place, [`Test::settle`]: every node shows the same whole and balanced map,
 //! writes flow, and every acknowledged record is readable and on every copy.
 
+mod cuts;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,8 +14,9 @@ use clap::ValueEnum;
 use indicatif::ProgressBar;
 
 use super::audit;
+use super::register::Registers;
 use super::writer::Writer;
-use crate::harness::{Cluster, Manner, Mark, Store};
+use crate::harness::{Cluster, Manner, Mark, Network, NetworkArg, Store};
 use crate::kv::Records;
 use crate::random::Random;
 use crate::verdict;
@@ -49,6 +52,10 @@ pub(super) enum Scenario {
     Weight,
     Zones,
     ReplicationFactor,
+    CutLeaderOneWay,
+    CutLeaderBothWays,
+    CutFollower,
+    PausePrimary,
 }
 
 impl Scenario {
@@ -81,6 +88,10 @@ impl Scenario {
             Self::Weight => "a node takes three shares, then one again, under load",
             Self::Zones => "a third of the nodes moves into a zone, then another, under load",
             Self::ReplicationFactor => "one copy fewer, two more, one fewer, under load",
+            Self::CutLeaderOneWay => "the leader hears nobody, or nobody hears it; then healed",
+            Self::CutLeaderBothWays => "the leader is cut off from all others; then healed",
+            Self::CutFollower => "a follower is cut off from all others; then healed",
+            Self::PausePrimary => "SIGSTOP of a primary for three removals, then SIGCONT",
         }
     }
 
@@ -91,6 +102,10 @@ impl Scenario {
             Self::Form5 => (5, 5),
             Self::JoinOneByOne | Self::JoinAllAtOnce => (4, 2),
             Self::KillTwo => (5, 5),
+            Self::CutLeaderOneWay
+            | Self::CutLeaderBothWays
+            | Self::CutFollower
+            | Self::PausePrimary => (3, 3),
             Self::Drain | Self::KillWhileMoving | Self::Leave => (4, 4),
             Self::Weight | Self::ReplicationFactor => (5, 5),
             Self::Zones => (6, 6),
@@ -102,6 +117,14 @@ impl Scenario {
             | Self::WipeOneDisk
             | Self::RejoinOtherAddress => (3, 3),
         }
+    }
+
+    /// Tells whether nodes are cut off from each other.
+    const fn needs_network(self) -> bool {
+        matches!(
+            self,
+            Self::CutLeaderOneWay | Self::CutLeaderBothWays | Self::CutFollower
+        )
     }
 
     /// Tells whether the number of nodes is part of the scenario's name.
@@ -122,6 +145,10 @@ pub(super) struct Test {
     writer: Option<Writer>,
     /// From where on as little must move as can.
     mark: Option<Mark>,
+    registers: Option<Registers>,
+    manner: Manner,
+    /// Which kind of network the nodes are on.
+    network: &'static str,
     progress: ProgressBar,
 }
 
@@ -130,6 +157,7 @@ impl Test {
     pub(super) fn new(
         binary: &Path,
         mut manner: Manner,
+        network: NetworkArg,
         scenario: Scenario,
         seed: u64,
         nodes: usize,
@@ -146,6 +174,12 @@ impl Test {
             manner.store = Store::Redb;
         }
         let mut cluster = Cluster::new(binary, manner)?;
+        let mut kind = "";
+        if scenario.needs_network() {
+            let network = Network::new(network)?;
+            kind = network.about();
+            cluster.connect(network);
+        }
         let ids: Vec<String> = (1..=count).map(|number| format!("node-{number}")).collect();
         for id in &ids {
             cluster.add(id)?;
@@ -161,6 +195,9 @@ impl Test {
             records,
             writer,
             mark: None,
+            registers: None,
+            manner,
+            network: kind,
             progress,
         })
     }
@@ -172,12 +209,13 @@ impl Test {
 
     /// Says how much was written.
     pub(super) fn summary(&self) -> String {
-        let writes = self
-            .writer
-            .as_ref()
-            .map(Writer::summary)
-            .unwrap_or_default();
-        format!("{} nodes, {writes}", self.ids.len())
+        let writes = self.writer.as_ref().map(Writer::summary);
+        let writes = writes.or_else(|| self.registers.as_ref().map(Registers::summary));
+        let mut summary = format!("{} nodes, {}", self.ids.len(), writes.unwrap_or_default());
+        if !self.network.is_empty() {
+            summary.push_str(&format!(", {}", self.network));
+        }
+        summary
     }
 
     /// Runs the scenario to its end.
@@ -199,6 +237,10 @@ impl Test {
             Scenario::Weight => self.weight().await?,
             Scenario::Zones => self.zones().await?,
             Scenario::ReplicationFactor => self.replication_factor().await?,
+            Scenario::CutLeaderOneWay => return self.cut_leader_one_way().await,
+            Scenario::CutLeaderBothWays => return self.cut_leader_both_ways().await,
+            Scenario::CutFollower => return self.cut_follower().await,
+            Scenario::PausePrimary => return self.pause_primary().await,
         }
         self.settle().await
     }
@@ -209,14 +251,18 @@ impl Test {
 
     /// Starts `ids` at once, each with the same list; the first of the list forms the cluster.
     async fn form_of(&mut self, ids: &[String]) -> anyhow::Result<()> {
+        self.form_healthy(ids).await?;
+        self.write().await
+    }
+
+    async fn form_healthy(&mut self, ids: &[String]) -> anyhow::Result<()> {
         let members = ids.iter().map(|id| self.cluster.member(id));
         let seeds = members.map(|member| Ok(member?.address()));
         let seeds: Vec<String> = seeds.collect::<anyhow::Result<_>>()?;
         for id in ids {
             self.cluster.start(id, &seeds)?;
         }
-        self.healed("the cluster to form").await?;
-        self.write().await
+        self.healed("the cluster to form").await
     }
 
     async fn join_one_by_one(&mut self) -> anyhow::Result<()> {

@@ -1,11 +1,13 @@
 //! `cargo xtask cluster-test`: clusters of real processes put through faults while records are
 //! written, and what must hold afterwards.
 //!
-//! The faults are in `catalog`, the background writer in `writer`, the last look in `audit`. A
+//! The faults are in `catalog`, the background writers in `writer` and `register`, the last look in
+//! `audit`. A
 //! deterministic cluster in one process is the simulator's matter, not this one's.
 
 mod audit;
 mod catalog;
+mod register;
 mod writer;
 
 use std::path::{Path, PathBuf};
@@ -16,7 +18,7 @@ use clap::{Args, ValueEnum};
 use console::style;
 
 use crate::clock::{Stopwatch, human, seed_of_now};
-use crate::harness::{Manner, ProgramArgs};
+use crate::harness::{Manner, NetworkArg, ProgramArgs};
 use crate::{runtime, ui};
 use catalog::{Scenario, Test};
 
@@ -42,6 +44,9 @@ pub(crate) struct ClusterTestArgs {
     manner: Manner,
     #[command(flatten)]
     program: ProgramArgs,
+    /// How nodes are cut off from each other; what is used is printed with each run.
+    #[arg(long, value_enum, default_value = "auto")]
+    network: NetworkArg,
     /// Stop at the first run that fails.
     #[arg(long)]
     fail_fast: bool,
@@ -138,7 +143,15 @@ async fn run_one(
     let watch = Stopwatch::start();
     let wait = ui::spinner(format!("{} (seed {seed})", scenario.name()));
     let nodes = args.nodes.map_or(0, usize::from);
-    let mut test = Test::new(binary, args.manner, scenario, seed, nodes, wait.clone())?;
+    let mut test = Test::new(
+        binary,
+        args.manner,
+        args.network,
+        scenario,
+        seed,
+        nodes,
+        wait.clone(),
+    )?;
     let ended = test.run().await;
     wait.finish_and_clear();
     let failure = ended.err().map(|error| Failure {
@@ -160,6 +173,9 @@ fn command(args: &ClusterTestArgs, scenario: Scenario, seed: u64) -> String {
     );
     if let Some(nodes) = args.nodes {
         command.push_str(&format!(" --nodes {nodes}"));
+    }
+    if args.network != NetworkArg::Auto {
+        command.push_str(&format!(" --network {}", args.network.name()));
     }
     command.push_str(&args.manner.shown());
     command.push_str(&args.program.shown());
