@@ -39,11 +39,12 @@ pub struct RaftOptions {
     /// a third of `election_min` makes leaders change on a loaded machine; very short costs
     /// messages.
     pub heartbeat: Duration,
-    /// The shortest silence of the leader after which a voter stands for election. Default 250 ms;
-    /// must be more than `heartbeat` and half of `election_max` together. Short values fail over
+    /// The shortest silence of the leader after which a voter stands for election. Default 300 ms;
+    /// must be more than `heartbeat` and half of `election_max` together; what it is
+    /// beyond that half is the time a vote may take, disk and network. Short values fail over
     /// sooner, and too soon when the machine is loaded.
     pub election_min: Duration,
-    /// The longest such silence. Default 350 ms; must be more than `election_min`. Close values
+    /// The longest such silence. Default 360 ms; must be more than `election_min`. Close values
     /// make voters stand at the same moment and elect nobody. For half of it nobody votes against
     /// a leader it has heard from.
     pub election_max: Duration,
@@ -84,8 +85,8 @@ impl RaftOptions {
             disk,
             address: address.into(),
             heartbeat: Duration::from_millis(50),
-            election_min: Duration::from_millis(250),
-            election_max: Duration::from_millis(350),
+            election_min: Duration::from_millis(300),
+            election_max: Duration::from_millis(360),
             propose_timeout: Duration::from_secs(5),
             rpc_timeout: Duration::from_secs(1),
             snapshot_timeout: Duration::from_secs(30),
@@ -207,15 +208,15 @@ mod tests {
         );
         check(
             |o| o.election_min = o.heartbeat,
-            "election_min is `50ms`, must be more than heartbeat and half of election_max (225ms)",
+            "election_min is `50ms`, must be more than heartbeat and half of election_max (230ms)",
         );
         check(
             |o| o.election_max = o.election_min,
-            "election_max is `250ms`, must be more than election_min (250ms)",
+            "election_max is `300ms`, must be more than election_min (300ms)",
         );
         check(
-            |o| o.election_min = Duration::from_millis(225),
-            "election_min is `225ms`, must be more than heartbeat and half of election_max (225ms)",
+            |o| o.election_min = Duration::from_millis(230),
+            "election_min is `230ms`, must be more than heartbeat and half of election_max (230ms)",
         );
         check(
             |o| o.max_voters = 4,

@@ -31,14 +31,14 @@ const HOOKS_AT_ONCE_MAX: usize = 10_000;
 #[non_exhaustive]
 pub enum Profile {
     /// One data centre. Heartbeats every 100 ms, a dead node is condemned after about 1.35 s,
-    /// elections after 250 to 350 ms of silence.
+    /// elections after 300 to 360 ms of silence.
     #[default]
     Lan,
     /// Quiet machines and a fast network. Heartbeats every 25 ms, condemned after about 220 ms,
-    /// elections after 120 to 180 ms. On a loaded machine it condemns healthy nodes.
+    /// elections after 130 to 160 ms. On a loaded machine it condemns healthy nodes.
     Fast,
     /// Several data centres. Heartbeats every 500 ms, condemned after about 6 s, elections after
-    /// 1.5 to 2 s.
+    /// 1.7 to 2 s.
     Wan,
 }
 
@@ -55,9 +55,9 @@ impl Profile {
     pub(crate) fn timing(self) -> Timing {
         let ms = Duration::from_millis;
         let (pulse, lease, margin, window, raft, election) = match self {
-            Self::Lan => (100, 1_000, 50, 300, 50, (250, 350)),
-            Self::Fast => (25, 150, 10, 60, 20, (120, 180)),
-            Self::Wan => (500, 5_000, 250, 1_000, 250, (1_500, 2_000)),
+            Self::Lan => (100, 1_000, 50, 300, 50, (300, 360)),
+            Self::Fast => (25, 150, 10, 60, 20, (130, 160)),
+            Self::Wan => (500, 5_000, 250, 1_000, 250, (1_700, 2_000)),
         };
         Timing {
             pulse: ms(pulse),

@@ -6,13 +6,13 @@
 //! from a real cut: the connection to the proxy itself is always accepted.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Context;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{OnceCell, watch};
 use tokio::task::JoinSet;
 
 use super::Place;
@@ -21,12 +21,15 @@ use super::Place;
 const NODES: Ipv4Addr = Ipv4Addr::LOCALHOST;
 
 type Cuts = BTreeSet<(String, String)>;
+/// Who has which socket, as last looked up.
+type Owners = BTreeMap<SocketAddr, Option<String>>;
 
 /// The proxies of a network. Dropping it ends them.
 #[derive(Debug)]
 pub(super) struct Proxies {
     cuts: watch::Sender<Cuts>,
     pids: Arc<Mutex<BTreeMap<String, u32>>>,
+    owners: Arc<tokio::sync::Mutex<Owners>>,
     listeners: JoinSet<()>,
 }
 
@@ -37,6 +40,7 @@ struct Gate {
     to: String,
     cuts: watch::Receiver<Cuts>,
     pids: Arc<Mutex<BTreeMap<String, u32>>>,
+    owners: Arc<tokio::sync::Mutex<Owners>>,
 }
 
 impl Proxies {
@@ -44,6 +48,7 @@ impl Proxies {
         Self {
             cuts: watch::Sender::new(Cuts::new()),
             pids: Arc::default(),
+            owners: Arc::default(),
             listeners: JoinSet::new(),
         }
     }
@@ -60,6 +65,7 @@ impl Proxies {
                 to: id.to_owned(),
                 cuts: self.cuts.subscribe(),
                 pids: Arc::clone(&self.pids),
+                owners: Arc::clone(&self.owners),
             };
             self.listeners.spawn(serve(listener, port, gate));
         }
@@ -102,18 +108,15 @@ async fn serve(listener: TcpListener, port: u16, gate: Gate) {
 }
 
 /// Carries one connection to the node and back until either end closes it.
-async fn carry(client: TcpStream, from: SocketAddr, port: u16, mut gate: Gate) {
-    let source = gate.owner_of(from);
-    let (there, back) = match &source {
-        Some(source) => (
-            (source.clone(), gate.to.clone()),
-            (gate.to.clone(), source.clone()),
-        ),
-        // Somebody outside: never cut off.
-        None => Default::default(),
+async fn carry(client: TcpStream, from: SocketAddr, port: u16, gate: Gate) {
+    // Whoever had this port before had another connection.
+    gate.owners.lock().await.remove(&from);
+    let line = Connection {
+        from,
+        gate,
+        source: OnceCell::new(),
     };
-    let open = |cuts: &Cuts| !cuts.contains(&there) && !cuts.contains(&back);
-    if gate.cuts.wait_for(open).await.is_err() {
+    if line.pass(&[Way::There, Way::Back]).await.is_err() {
         return;
     }
     let Ok(node) = TcpStream::connect((NODES, port)).await else {
@@ -122,26 +125,23 @@ async fn carry(client: TcpStream, from: SocketAddr, port: u16, mut gate: Gate) {
     let (_, _) = (client.set_nodelay(true), node.set_nodelay(true));
     let (client_read, client_write) = client.into_split();
     let (node_read, node_write) = node.into_split();
-    let (cuts, cuts_back) = (gate.cuts.clone(), gate.cuts);
     // The end of one direction is passed on; a failure of either ends both.
     let _ = tokio::try_join!(
-        pump(client_read, node_write, cuts, &there),
-        pump(node_read, client_write, cuts_back, &back)
+        pump(client_read, node_write, &line, Way::There),
+        pump(node_read, client_write, &line, Way::Back)
     );
 }
 
 async fn pump(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
-    mut cuts: watch::Receiver<Cuts>,
-    way: &(String, String),
+    line: &Connection,
+    way: Way,
 ) -> std::io::Result<()> {
     let mut buffer = vec![0; 64 << 10];
     loop {
         let length = from.read(&mut buffer).await?;
-        if cuts.wait_for(|cuts| !cuts.contains(way)).await.is_err() {
-            return Err(std::io::ErrorKind::BrokenPipe.into());
-        }
+        line.pass(&[way]).await?;
         if length == 0 {
             return to.shutdown().await;
         }
@@ -149,42 +149,105 @@ async fn pump(
     }
 }
 
-impl Gate {
-    /// Returns the node whose process has the socket at `address`.
-    fn owner_of(&self, address: SocketAddr) -> Option<String> {
-        let link = format!("socket:[{}]", inode_of(address)?);
-        let pids = self.pids.lock().unwrap_or_else(PoisonError::into_inner);
-        let has_it = |pid: &u32| {
-            let files = std::fs::read_dir(format!("/proc/{pid}/fd"));
-            let mut files = files.into_iter().flatten().flatten();
-            files.any(|file| {
-                std::fs::read_link(file.path()).is_ok_and(|target| target.as_os_str() == &*link)
-            })
+/// A direction of a connection.
+#[derive(Clone, Copy, Debug)]
+enum Way {
+    /// From who connected to the node.
+    There,
+    /// From the node to who connected.
+    Back,
+}
+
+/// A connection through a proxy.
+#[derive(Debug)]
+struct Connection {
+    from: SocketAddr,
+    gate: Gate,
+    /// The node that connected, none for somebody outside. Found only once something is cut:
+    /// looking for it takes longer than a heartbeat.
+    source: OnceCell<Option<String>>,
+}
+
+impl Connection {
+    /// Waits until none of `ways` is cut. An error says that the network has ended.
+    async fn pass(&self, ways: &[Way]) -> std::io::Result<()> {
+        let mut cuts = self.gate.cuts.clone();
+        if cuts.borrow().is_empty() {
+            return Ok(());
+        }
+        let look = || self.gate.owner_of(self.from);
+        let Some(source) = self.source.get_or_init(look).await else {
+            return Ok(());
         };
-        let mut nodes = pids.iter();
-        nodes.find(|(_, pid)| has_it(pid)).map(|(id, _)| id.clone())
+        let is_cut = |cuts: &Cuts, way: &Way| {
+            let (from, to) = match way {
+                Way::There => (source, &self.gate.to),
+                Way::Back => (&self.gate.to, source),
+            };
+            cuts.contains(&(from.clone(), to.clone()))
+        };
+        let open = |cuts: &Cuts| !ways.iter().any(|way| is_cut(cuts, way));
+        let waited = cuts.wait_for(open).await;
+        waited
+            .map(drop)
+            .map_err(|_| std::io::ErrorKind::BrokenPipe.into())
     }
 }
 
-/// Returns the inode of the socket of this machine that is bound to `address`.
-fn inode_of(address: SocketAddr) -> Option<u64> {
-    let IpAddr::V4(host) = address.ip() else {
-        return None;
-    };
-    // As the kernel prints it: the bytes of the address as they are in memory.
-    let wanted = format!(
-        "{:08X}:{:04X}",
-        u32::from_ne_bytes(host.octets()),
-        address.port()
-    );
-    let table = std::fs::read_to_string("/proc/net/tcp").ok()?;
-    table.lines().skip(1).find_map(|line| {
-        let mut fields = line.split_ascii_whitespace();
-        let local = fields.nth(1)?;
-        // From the local address on: remote, state, queues, timer, retransmits, uid, timeout, inode.
-        let inode = fields.nth(7)?.parse().ok()?;
-        (local == wanted && inode != 0).then_some(inode)
-    })
+impl Gate {
+    /// Returns the node whose process has the socket at `address`.
+    async fn owner_of(&self, address: SocketAddr) -> Option<String> {
+        let mut owners = self.owners.lock().await;
+        if let Some(owner) = owners.get(&address) {
+            return owner.clone();
+        }
+        // One look finds all connections there are: those that wait for the lock need none.
+        let pids = self
+            .pids
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        let looked = tokio::task::spawn_blocking(move || all_owners(&pids)).await;
+        *owners = looked.unwrap_or_default();
+        owners.get(&address).cloned().flatten()
+    }
+}
+
+/// Returns every socket of this machine with the node it belongs to, none for somebody outside.
+fn all_owners(pids: &BTreeMap<String, u32>) -> Owners {
+    let mut holders: BTreeMap<u64, &String> = BTreeMap::new();
+    for (id, pid) in pids {
+        let files = std::fs::read_dir(format!("/proc/{pid}/fd"));
+        for file in files.into_iter().flatten().flatten() {
+            let Ok(target) = std::fs::read_link(file.path()) else {
+                continue;
+            };
+            let target = target.to_string_lossy();
+            let inode = target
+                .strip_prefix("socket:[")
+                .and_then(|rest| rest.strip_suffix(']'));
+            if let Some(inode) = inode.and_then(|inode| inode.parse().ok()) {
+                holders.insert(inode, id);
+            }
+        }
+    }
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap_or_default();
+    let sockets = table.lines().skip(1).filter_map(socket);
+    sockets
+        .map(|(address, inode)| (address, holders.get(&inode).map(|id| (*id).clone())))
+        .collect()
+}
+
+/// Reads a line of `/proc/net/tcp`: the local address and the inode of a socket that is in use.
+fn socket(line: &str) -> Option<(SocketAddr, u64)> {
+    let mut fields = line.split_ascii_whitespace();
+    let (host, port) = fields.nth(1)?.split_once(':')?;
+    // From the local address on: remote, state, queues, timer, retransmits, uid, timeout, inode.
+    let inode = fields.nth(7)?.parse().ok().filter(|inode| *inode != 0)?;
+    // The kernel prints the bytes of the address as they are in memory.
+    let host = u32::from_str_radix(host, 16).ok()?.to_ne_bytes();
+    let port = u16::from_str_radix(port, 16).ok()?;
+    Some((SocketAddr::from((host, port)), inode))
 }
 
 #[cfg(test)]
@@ -256,9 +319,11 @@ mod tests {
             to: "b".into(),
             cuts: watch::Sender::new(Cuts::new()).subscribe(),
             pids: Arc::new(Mutex::new(pids)),
+            owners: Arc::default(),
         };
-        assert_eq!(gate.owner_of(address).as_deref(), Some("me"));
+        assert_eq!(gate.owner_of(address).await.as_deref(), Some("me"));
         gate.pids.lock().unwrap().clear();
-        assert_eq!(gate.owner_of(address), None);
+        gate.owners.lock().await.clear();
+        assert_eq!(gate.owner_of(address).await, None);
     }
 }
