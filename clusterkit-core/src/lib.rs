@@ -21,6 +21,7 @@ pub mod event;
 pub mod explain;
 pub mod hash;
 pub mod id;
+pub mod lease;
 pub mod node;
 pub mod partition;
 pub mod placement;

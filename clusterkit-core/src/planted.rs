@@ -33,6 +33,14 @@ bugs! {
     PromoteOutOfSync = "promote-out-of-sync",
     /// A move switches although a joining node has not reported that it is in sync.
     SwitchBeforeSynced = "switch-before-synced",
+    /// A new leader does not wait until the leases of its predecessors are over.
+    SkipLeaseWait = "skip-lease-wait",
+    /// A node counts its lease from the arrival of a grant, not from its request.
+    RenewAfterExpiry = "renew-after-expiry",
+    /// A leader waits for the lease alone, as if all clocks ran equally fast.
+    ForgetMargin = "forget-margin",
+    /// A leader grants leases without proof that it still leads.
+    GrantOnDeposedLeader = "grant-on-deposed-leader",
     /// The log's file is never synced: what is acknowledged is lost with the power.
     SkipFsync = "skip-fsync",
     /// The name of a new log is not synced: a node that was admitted returns as a new one.
