@@ -20,6 +20,7 @@ use crate::config::ConfigError;
 use crate::detector::{Detector, DetectorConfig, Heard, Liveness};
 use crate::event::{LeaveReason, PlanTrigger};
 use crate::id::{Epoch, Incarnation, LogIndex, PartitionId, RaftId, StageId};
+use crate::lease::LeaseBook;
 use crate::node::{Drain, Node, NodeStatus};
 use crate::partition::{Partition, Stage};
 use crate::placement::{
@@ -58,6 +59,7 @@ pub struct Coordinator {
     /// Who takes over from nodes that are lost.
     strategy: Arc<dyn PlacementStrategy>,
     agenda: Agenda,
+    leases: LeaseBook,
 }
 
 /// What to do now.
@@ -107,6 +109,7 @@ impl Coordinator {
             calm_since: None,
             strategy: Arc::new(MinimalMove::default()),
             agenda: Agenda::default(),
+            leases: LeaseBook::new(config.lease_timing()),
         })
     }
 
@@ -124,11 +127,13 @@ impl Coordinator {
         self.expected = nodes;
     }
 
-    /// Takes note that this process leads as `me`, or that it does not.
-    pub fn handle_leadership(&mut self, me: Option<RaftId>, now: Instant) {
+    /// Takes note that this process leads as `me` in `term`, or that it does not lead. Another term
+    /// is another leadership, even if nobody noticed the one between.
+    pub fn handle_leadership(&mut self, me: Option<RaftId>, term: u64, now: Instant) {
         match me {
-            Some(me) if !self.detector.is_leading() => {
+            Some(me) if !self.detector.is_leading() || self.leases.term() != Some(term) => {
                 self.detector.lead(me, now);
+                self.leases.lead(term, now);
                 self.applied.clear();
                 self.down_since.clear();
                 self.basis = None;
@@ -136,7 +141,10 @@ impl Coordinator {
                 self.calm_since = None;
             }
             Some(_) => {}
-            None => self.detector.follow(),
+            None => {
+                self.detector.follow();
+                self.leases.follow();
+            }
         }
     }
 
@@ -153,6 +161,12 @@ impl Coordinator {
             self.applied.insert(node, applied);
         }
         heard
+    }
+
+    /// Returns what was granted, and what may be committed because of it: requests and proofs of
+    /// leadership go in here, grants come out.
+    pub const fn leases(&mut self) -> &mut LeaseBook {
+        &mut self.leases
     }
 
     /// Returns what is thought of `node`, none when it is unknown here.
@@ -180,6 +194,7 @@ impl Coordinator {
             protected: false,
         };
         self.track(state, now);
+        self.leases.observe(state, now);
         if !self.detector.is_leading() || state.cluster().is_none() {
             return decision;
         }
@@ -223,11 +238,25 @@ impl Coordinator {
     ) {
         let verdicts = self.detector.poll(now);
         decision.next = verdicts.next;
-        self.protected |= verdicts.protected && !verdicts.down.is_empty();
-        if !verdicts.down.is_empty() {
-            let promotions = failover::promotions(&*self.strategy, state, &verdicts.down);
+        // What was proposed once is proposed until the log has it: it may take effect at any time,
+        // so that the node gets no lease meanwhile.
+        let mut down = self.leases.unmarked(now);
+        for node in verdicts.down {
+            let over_at = self.leases.over_at(node);
+            if over_at > now {
+                self.detector.withdraw(node);
+                decision.next = decision.next.min(over_at);
+            } else if !down.contains(&node) {
+                down.push(node);
+            }
+        }
+        down.sort_unstable();
+        self.protected |= verdicts.protected && !down.is_empty();
+        if !down.is_empty() {
+            self.leases.condemn(&down, now);
+            let promotions = failover::promotions(&*self.strategy, state, &down);
             decision.commands.push(Command::MarkDown {
-                nodes: verdicts.down,
+                nodes: down,
                 promotions,
                 at: wall,
             });

@@ -325,6 +325,14 @@ impl Detector {
         self.nodes.get(&node).map(|tracked| tracked.last_heard)
     }
 
+    /// Takes back the verdict on `node`, which was not acted on: it is issued again if the node
+    /// stays silent.
+    pub fn withdraw(&mut self, node: RaftId) {
+        if let Some(node) = self.nodes.get_mut(&node) {
+            (node.issued_at, node.condemned_at) = (None, None);
+        }
+    }
+
     /// Judges everybody at `now`.
     pub fn poll(&mut self, now: Instant) -> Verdicts {
         let mut verdicts = Verdicts {

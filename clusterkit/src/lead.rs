@@ -47,7 +47,7 @@ async fn lead(inner: &Inner) {
         }
         let decision = {
             let mut coordinator = inner.coordinator();
-            coordinator.handle_leadership(leading, now);
+            coordinator.handle_leadership(leading, view.leadership.term, now);
             coordinator.decide(&view.state, now, wall)
         };
         if protected != decision.protected {

@@ -3,6 +3,7 @@
 use core::time::Duration;
 
 use crate::config::ConfigError;
+use crate::lease::LeaseTiming;
 
 /// Timing of failure detection.
 ///
@@ -105,6 +106,16 @@ impl DetectorConfig {
             ));
         }
         Ok(())
+    }
+
+    /// Returns the timing of the leases that the leader grants, three heartbeats to a lease.
+    #[must_use]
+    pub fn lease_timing(&self) -> LeaseTiming {
+        LeaseTiming {
+            heartbeat: self.lease / 3,
+            lease: self.lease,
+            drift_margin: self.drift_margin,
+        }
     }
 
     /// Returns for how long a node may be silent before it is suspect.

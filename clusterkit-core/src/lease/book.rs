@@ -137,6 +137,12 @@ impl LeaseBook {
         });
     }
 
+    /// Returns the term in which this process leads.
+    #[must_use]
+    pub fn term(&self) -> Option<u64> {
+        self.era.as_ref().map(|era| era.term)
+    }
+
     /// Takes note that this process does not lead.
     pub fn follow(&mut self) {
         self.era = None;

@@ -47,6 +47,7 @@ pub(crate) struct Cluster {
     pub(crate) processes: BTreeMap<RaftId, Process>,
     disks: u8,
     leader: RaftId,
+    term: u64,
     /// Copies that were asked for, all in all.
     pub(crate) copies: usize,
     /// Plans that were proposed.
@@ -76,6 +77,7 @@ impl Cluster {
             processes: BTreeMap::new(),
             disks: 0,
             leader: RaftId::BOOTSTRAP,
+            term: 1,
             copies: 0,
             plans: 0,
             slow: false,
@@ -319,6 +321,7 @@ impl Cluster {
     /// Makes `leader` the leader, with a coordinator that remembers nothing.
     pub(crate) fn change_leader(&mut self, leader: RaftId) {
         self.leader = leader;
+        self.term += 1;
         self.coordinator = Coordinator::new(DetectorConfig::default()).unwrap();
     }
 
@@ -328,7 +331,7 @@ impl Cluster {
         while self.now < end {
             self.now = self.now + TICK;
             self.coordinator
-                .handle_leadership(Some(self.leader), self.now);
+                .handle_leadership(Some(self.leader), self.term, self.now);
             for (&node, process) in &self.processes {
                 if process.up && node != self.leader {
                     let incarnation = Incarnation(process.incarnation);

@@ -2,11 +2,14 @@
 //! sync.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clusterkit_core::command::Command;
 use clusterkit_core::config::ClusterConfig;
-use clusterkit_core::id::RaftId;
+use clusterkit_core::detector::DetectorConfig;
+use clusterkit_core::id::{Incarnation, PartitionId, RaftId};
+use clusterkit_core::lease::{LeadershipProof, Lease};
 use clusterkit_core::node::NodeStatus;
 use proptest::prelude::*;
 
@@ -390,4 +393,46 @@ fn the_most_urgent_moves_begin_first_and_no_node_copies_more_than_it_may() {
     world.run(Duration::from_secs(2));
     world.check_settled();
     assert!(world.state.holds_anything(five) && !world.state.holds_anything(two));
+}
+
+#[test]
+fn a_node_is_marked_down_only_when_its_lease_is_over() {
+    let mut world = Cluster::new(12);
+    let two = world.join("node-2");
+    world.join("node-3");
+    world.run(Duration::from_secs(3));
+    // Its heartbeats are lost, its requests are not.
+    world.processes.get_mut(&two).unwrap().up = false;
+    let timing = DetectorConfig::default().lease_timing();
+    let mut lease = Lease::new(two, Incarnation(1), timing.lease);
+    let mut asked_at = world.now;
+    for _ in 0..60 {
+        world.run(Duration::from_millis(50));
+        lease.observe(&Arc::new(world.state.clone()));
+        let request = lease.request(world.now);
+        asked_at = world.now;
+        let leases = world.coordinator.leases();
+        leases
+            .handle_request(&request, &world.state, asked_at)
+            .unwrap();
+        leases.handle_proof(LeadershipProof {
+            term: 1,
+            begun_at: asked_at,
+        });
+        let grant = leases.grant(two, Incarnation(1), asked_at).unwrap();
+        lease.handle_grant(grant, asked_at);
+        assert!(world.state.is_live(two));
+    }
+    let token = lease.token(PartitionId(0), asked_at);
+    let owned = world.state.partitions()[0].primary == Some(two);
+    assert_eq!(token.is_ok(), owned, "{token:?}");
+    while world.state.is_live(two) {
+        world.run(Duration::from_millis(50));
+        assert!(
+            world.now < asked_at + 3 * timing.wait(),
+            "it is marked down at last"
+        );
+    }
+    assert!(world.now >= asked_at + timing.wait());
+    assert!(!lease.is_live(world.now));
 }
