@@ -4,6 +4,7 @@
 //! machine lets us make them, else a proxy in this process before every node. Only what nodes send
 //! each other is cut; this process reaches every node all the time, as a client outside does.
 
+mod diag;
 mod namespaces;
 mod proxy;
 

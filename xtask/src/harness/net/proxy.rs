@@ -1,6 +1,6 @@
 //! A TCP proxy in this process before every node, where namespaces cannot be made.
 //!
-//! Who connects is found by the owner of its socket in `/proc`, so that nodes need not know of the
+//! Who connects is found by who has its socket open in `/proc`, so that nodes need not know of the
 //! proxy. Bytes of a direction that is cut wait, as those of TCP do while packets are lost, and go
 //! on when it is healed; while either direction is cut no new connection gets through. What differs
 //! from a real cut: the connection to the proxy itself is always accepted.
@@ -15,21 +15,18 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OnceCell, watch};
 use tokio::task::JoinSet;
 
-use super::Place;
+use super::{Place, diag};
 
 /// Nodes listen here, proxies on addresses of their own in 127.0.0.0/8.
 const NODES: Ipv4Addr = Ipv4Addr::LOCALHOST;
 
 type Cuts = BTreeSet<(String, String)>;
-/// Who has which socket, as last looked up.
-type Owners = BTreeMap<SocketAddr, Option<String>>;
 
 /// The proxies of a network. Dropping it ends them.
 #[derive(Debug)]
 pub(super) struct Proxies {
     cuts: watch::Sender<Cuts>,
     pids: Arc<Mutex<BTreeMap<String, u32>>>,
-    owners: Arc<tokio::sync::Mutex<Owners>>,
     listeners: JoinSet<()>,
 }
 
@@ -40,7 +37,6 @@ struct Gate {
     to: String,
     cuts: watch::Receiver<Cuts>,
     pids: Arc<Mutex<BTreeMap<String, u32>>>,
-    owners: Arc<tokio::sync::Mutex<Owners>>,
 }
 
 impl Proxies {
@@ -48,7 +44,6 @@ impl Proxies {
         Self {
             cuts: watch::Sender::new(Cuts::new()),
             pids: Arc::default(),
-            owners: Arc::default(),
             listeners: JoinSet::new(),
         }
     }
@@ -65,7 +60,6 @@ impl Proxies {
                 to: id.to_owned(),
                 cuts: self.cuts.subscribe(),
                 pids: Arc::clone(&self.pids),
-                owners: Arc::clone(&self.owners),
             };
             self.listeners.spawn(serve(listener, port, gate));
         }
@@ -109,10 +103,12 @@ async fn serve(listener: TcpListener, port: u16, gate: Gate) {
 
 /// Carries one connection to the node and back until either end closes it.
 async fn carry(client: TcpStream, from: SocketAddr, port: u16, gate: Gate) {
-    // Whoever had this port before had another connection.
-    gate.owners.lock().await.remove(&from);
+    let Ok(here) = client.local_addr() else {
+        return;
+    };
     let line = Connection {
         from,
+        here,
         gate,
         source: OnceCell::new(),
     };
@@ -162,9 +158,9 @@ enum Way {
 #[derive(Debug)]
 struct Connection {
     from: SocketAddr,
+    here: SocketAddr,
     gate: Gate,
-    /// The node that connected, none for somebody outside. Found only once something is cut:
-    /// looking for it takes longer than a heartbeat.
+    /// The node that connected, none for somebody outside. Looked for once something is cut.
     source: OnceCell<Option<String>>,
 }
 
@@ -175,7 +171,11 @@ impl Connection {
         if cuts.borrow().is_empty() {
             return Ok(());
         }
-        let look = || self.gate.owner_of(self.from);
+        let look = async || {
+            let (gate, from, here) = (self.gate.clone(), self.from, self.here);
+            let found = tokio::task::spawn_blocking(move || gate.owner_of(from, here));
+            found.await.ok().flatten()
+        };
         let Some(source) = self.source.get_or_init(look).await else {
             return Ok(());
         };
@@ -195,59 +195,24 @@ impl Connection {
 }
 
 impl Gate {
-    /// Returns the node whose process has the socket at `address`.
-    async fn owner_of(&self, address: SocketAddr) -> Option<String> {
-        let mut owners = self.owners.lock().await;
-        if let Some(owner) = owners.get(&address) {
-            return owner.clone();
-        }
-        // One look finds all connections there are: those that wait for the lock need none.
-        let pids = self
-            .pids
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
-        let looked = tokio::task::spawn_blocking(move || all_owners(&pids)).await;
-        *owners = looked.unwrap_or_default();
-        owners.get(&address).cloned().flatten()
+    /// Returns the node whose process connected from `from` to the proxy at `here`.
+    fn owner_of(&self, from: SocketAddr, here: SocketAddr) -> Option<String> {
+        let (SocketAddr::V4(from), SocketAddr::V4(here)) = (from, here) else {
+            return None;
+        };
+        let link = format!("socket:[{}]", diag::inode(from, here).ok()?);
+        let pids = self.pids.lock().unwrap_or_else(PoisonError::into_inner);
+        let has_it = |pid: &u32| {
+            let files = std::fs::read_dir(format!("/proc/{pid}/fd"));
+            let mut files = files.into_iter().flatten().flatten();
+            files.any(|file| {
+                let target = std::fs::read_link(file.path());
+                target.is_ok_and(|target| target.as_os_str() == &*link)
+            })
+        };
+        let owner = pids.iter().find(|(_, pid)| has_it(pid));
+        owner.map(|(id, _)| id.clone())
     }
-}
-
-/// Returns every socket of this machine with the node it belongs to, none for somebody outside.
-fn all_owners(pids: &BTreeMap<String, u32>) -> Owners {
-    let mut holders: BTreeMap<u64, &String> = BTreeMap::new();
-    for (id, pid) in pids {
-        let files = std::fs::read_dir(format!("/proc/{pid}/fd"));
-        for file in files.into_iter().flatten().flatten() {
-            let Ok(target) = std::fs::read_link(file.path()) else {
-                continue;
-            };
-            let target = target.to_string_lossy();
-            let inode = target
-                .strip_prefix("socket:[")
-                .and_then(|rest| rest.strip_suffix(']'));
-            if let Some(inode) = inode.and_then(|inode| inode.parse().ok()) {
-                holders.insert(inode, id);
-            }
-        }
-    }
-    let table = std::fs::read_to_string("/proc/net/tcp").unwrap_or_default();
-    let sockets = table.lines().skip(1).filter_map(socket);
-    sockets
-        .map(|(address, inode)| (address, holders.get(&inode).map(|id| (*id).clone())))
-        .collect()
-}
-
-/// Reads a line of `/proc/net/tcp`: the local address and the inode of a socket that is in use.
-fn socket(line: &str) -> Option<(SocketAddr, u64)> {
-    let mut fields = line.split_ascii_whitespace();
-    let (host, port) = fields.nth(1)?.split_once(':')?;
-    // From the local address on: remote, state, queues, timer, retransmits, uid, timeout, inode.
-    let inode = fields.nth(7)?.parse().ok().filter(|inode| *inode != 0)?;
-    // The kernel prints the bytes of the address as they are in memory.
-    let host = u32::from_str_radix(host, 16).ok()?.to_ne_bytes();
-    let port = u16::from_str_radix(port, 16).ok()?;
-    Some((SocketAddr::from((host, port)), inode))
 }
 
 #[cfg(test)]
@@ -313,17 +278,18 @@ mod tests {
     async fn the_owner_of_a_socket_is_found() {
         let listener = TcpListener::bind((NODES, 0)).await.unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).await;
-        let address = client.as_ref().unwrap().local_addr().unwrap();
+        let (address, here) = {
+            let client = client.as_ref().unwrap();
+            (client.local_addr().unwrap(), client.peer_addr().unwrap())
+        };
         let pids = BTreeMap::from([("me".to_owned(), std::process::id())]);
         let gate = Gate {
             to: "b".into(),
             cuts: watch::Sender::new(Cuts::new()).subscribe(),
             pids: Arc::new(Mutex::new(pids)),
-            owners: Arc::default(),
         };
-        assert_eq!(gate.owner_of(address).await.as_deref(), Some("me"));
+        assert_eq!(gate.owner_of(address, here).as_deref(), Some("me"));
         gate.pids.lock().unwrap().clear();
-        gate.owners.lock().await.clear();
-        assert_eq!(gate.owner_of(address).await, None);
+        assert_eq!(gate.owner_of(address, here), None);
     }
 }
