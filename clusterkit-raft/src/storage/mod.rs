@@ -8,6 +8,7 @@
 mod identity;
 mod memory;
 mod redb;
+mod verify;
 
 use std::fmt;
 use std::io;

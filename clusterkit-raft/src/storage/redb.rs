@@ -1,7 +1,8 @@
 //! The durable [`Storage`]: one redb file in the data directory.
 //!
 //! Three tables (log, meta, snapshot); every value carries a checksum over its key and content,
-//! because redb verifies its own checksums only when it repairs. A damaged file is an error that
+//! because redb verifies its own checksums only when it repairs, and all of those are compared when
+//! the file is opened. A damaged file is an error that
 //! names the path, never a panic. What the records mean is not known here.
 //!
 //! Beside it lies a lock file, and for a moment a new file is made under another name: a process
@@ -21,6 +22,7 @@ use redb::{
 };
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
+use super::verify::is_intact;
 use super::{LogRecord, Storage, StorageError, WriteOp};
 use crate::disk::{Directory, DirectoryLock, DiskFile, OsDirectory};
 use crate::panics::panic_text;
@@ -89,14 +91,23 @@ impl RedbStorage {
         let unusable = |source| unusable(&path, source);
         let found = directory.open(DATABASE_FILE).map_err(unusable)?;
         let made = found.is_some();
-        let file = match found {
-            Some(file) => file,
-            None => directory.create(NEW_FILE).map_err(unusable)?,
+        let file: Arc<dyn DiskFile> = match found {
+            Some(file) => file.into(),
+            None => directory.create(NEW_FILE).map_err(unusable)?.into(),
         };
         // A process that was killed leaves what it wrote but did not sync. Make it durable before
         // the database reads it, believes it, and writes on top of it.
         file.sync().map_err(unusable)?;
         let database = guarded(&path, || {
+            if made {
+                let intact = is_intact(Arc::clone(&file), CACHE_BYTES);
+                if !intact.map_err(|error| opening(&path, error))? {
+                    return Err(StorageError::Corrupted {
+                        path: path.clone(),
+                        detail: String::from("checksums do not match"),
+                    });
+                }
+            }
             let database = Database::builder()
                 .set_cache_size(CACHE_BYTES)
                 .create_with_backend(Backend(file))
@@ -104,24 +115,25 @@ impl RedbStorage {
             prepare(&path, &database)?;
             Ok(database)
         })?;
-        if !made {
-            directory
-                .rename(NEW_FILE, DATABASE_FILE)
-                .map_err(unusable)?;
-        }
-        // Planted bug: the rename is left to chance.
-        if !planted::is_on(Bug::SkipDirectorySync) {
-            // Also when it was made before: the process that renamed it may have got no further.
-            directory.sync().map_err(unusable)?;
-        }
-        Ok(Self {
+        // From here on a failure ends in the storage's own drop, which bears a damaged file.
+        let storage = Self {
             directory,
-            path,
+            path: path.clone(),
             open: RwLock::new(Some(Open {
                 database,
                 _lock: lock,
             })),
-        })
+        };
+        if !made {
+            let renamed = storage.directory.rename(NEW_FILE, DATABASE_FILE);
+            renamed.map_err(unusable)?;
+        }
+        // Planted bug: the rename is left to chance.
+        if !planted::is_on(Bug::SkipDirectorySync) {
+            // Also when it was made before: the process that renamed it may have got no further.
+            storage.directory.sync().map_err(unusable)?;
+        }
+        Ok(storage)
     }
 
     /// Removes the file [`DATABASE_FILE`] from `directory`, durable when it returns: who opens the
@@ -291,9 +303,15 @@ impl Storage for RedbStorage {
     }
 }
 
+impl Drop for RedbStorage {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
 /// A file as redb wants it. Locks are not its matter: the directory has one.
 #[derive(Debug)]
-struct Backend(Box<dyn DiskFile>);
+struct Backend(Arc<dyn DiskFile>);
 
 impl StorageBackend for Backend {
     fn len(&self) -> io::Result<u64> {
