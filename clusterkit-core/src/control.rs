@@ -7,6 +7,7 @@ use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::time::Duration;
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
@@ -48,6 +49,16 @@ pub struct Leadership {
     pub term: u64,
     /// When this node learned of it.
     pub since: UnixMillis,
+}
+
+/// A majority confirmed that this node leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(clippy::exhaustive_structs, reason = "a fact about one moment")]
+pub struct Confirmation {
+    /// In which term.
+    pub term: u64,
+    /// How long ago the confirmed round began: this node led then, whoever leads now.
+    pub begun_ago: Duration,
 }
 
 /// Figures about the log, for people.
@@ -148,6 +159,12 @@ pub trait ControlPlane: Send + Sync + core::fmt::Debug + 'static {
     /// # Cancel safety
     /// Dropping the future changes nothing.
     async fn read_barrier(&self) -> Result<(), ProposeError>;
+
+    /// Returns the latest confirmation of this node's leadership, none when it does not lead or
+    /// this control plane cannot tell. Without one no lease is granted.
+    fn confirmed(&self) -> Option<Confirmation> {
+        None
+    }
 
     /// Returns figures about the log.
     fn stats(&self) -> ControlStats;

@@ -6,12 +6,13 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use clusterkit_core::command::{Applied, Command};
 use clusterkit_core::config::{ClusterConfig, ConfigError};
-use clusterkit_core::control::{ControlPlane, ControlStats, ProposeError, View};
+use clusterkit_core::control::{Confirmation, ControlPlane, ControlStats, ProposeError, View};
 use clusterkit_core::id::{ClusterId, DiskId, RaftId};
 use clusterkit_core::node::NodeSpec;
 use clusterkit_core::time::UnixMillis;
@@ -21,6 +22,7 @@ use openraft::impls::BasicNode;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
+use crate::clock;
 use crate::codec;
 use crate::log_store::LogStore;
 use crate::membership;
@@ -381,6 +383,27 @@ impl ControlPlane for RaftControlPlane {
 
     async fn read_barrier(&self) -> Result<(), ProposeError> {
         self.inner.node.read_barrier().await
+    }
+
+    fn confirmed(&self) -> Option<Confirmation> {
+        let metrics = self.inner.node.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let this = self.raft_id().0;
+        if !metrics.state.is_leader() || metrics.current_leader != Some(this) {
+            return None;
+        }
+        let membership = metrics.membership_config.membership();
+        let alone = membership.voter_ids().all(|id| id == this);
+        let acked = metrics.last_quorum_acked.as_ref();
+        // Whoever votes alone is its own majority, at any time.
+        let begun_ago = match alone {
+            true => Some(Duration::ZERO),
+            false => acked.map(|at| clock::since(at.into_inner())),
+        };
+        begun_ago.map(|begun_ago| Confirmation {
+            term: metrics.current_term,
+            begun_ago,
+        })
     }
 
     fn stats(&self) -> ControlStats {

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use clusterkit_core::control::{ControlPlane, View};
 use clusterkit_core::coordinator::Coordinator;
 use clusterkit_core::id::{ClusterId, RaftId};
+use clusterkit_core::lease::Lease;
 use clusterkit_core::node::NodeSpec;
 use clusterkit_http::transport::HttpTransport;
 use clusterkit_raft::RaftControlPlane;
@@ -54,6 +55,8 @@ pub(crate) struct Inner {
     control: OnceLock<Arc<RaftControlPlane>>,
     identity: Mutex<Identity>,
     coordinator: Mutex<Coordinator>,
+    /// None until the node asks for the first time.
+    pub(crate) lease: Mutex<Option<Lease>>,
 }
 
 impl fmt::Debug for Inner {
@@ -95,6 +98,7 @@ impl Inner {
             control: OnceLock::new(),
             identity: Mutex::new(identity),
             coordinator: Mutex::new(coordinator),
+            lease: Mutex::default(),
         }
     }
 

@@ -35,6 +35,7 @@ mod messages;
 mod node;
 mod operate;
 mod options;
+mod ownership;
 mod peer;
 mod pulse;
 mod start;
@@ -52,6 +53,7 @@ pub use clusterkit_core::hash::HashAlgorithm;
 pub use clusterkit_core::id::{
     ClusterId, Epoch, EventSeq, Incarnation, LogIndex, NodeId, PartitionId, PlanId, StageId,
 };
+pub use clusterkit_core::lease::{NoToken, OwnershipToken};
 pub use clusterkit_core::node::{Drain, Node, NodeStatus};
 pub use clusterkit_core::placement;
 pub use clusterkit_core::time::{Instant, UnixMillis};

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use clusterkit_core::config::{ClusterConfig, ConfigError};
 use clusterkit_core::hash::HashAlgorithm;
 use clusterkit_core::id::{ClusterId, DiskId, Incarnation, LogIndex, NodeId, RaftId};
+use clusterkit_core::lease::{LeaseGrant, LeaseRequest};
 use clusterkit_core::node::NodeSpec;
 use clusterkit_raft::codec;
 use clusterkit_raft::transport::{PeerError, RpcKind};
@@ -112,13 +113,15 @@ pub(crate) struct Pulse {
     pub(crate) node: RaftId,
     pub(crate) incarnation: Incarnation,
     pub(crate) applied: LogIndex,
+    /// Asks for the lease of the process to be renewed.
+    pub(crate) lease: LeaseRequest,
 }
 
 /// The answer to a [`Pulse`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum PulseReply {
-    /// It counts.
-    Counted,
+    /// It counts, and the lease is renewed if that can be said by now.
+    Counted { grant: Option<LeaseGrant> },
     /// This node does not lead.
     NotLeader,
     /// A newer process of the node reports in too.

@@ -13,7 +13,9 @@ use clusterkit_core::command::{Applied, Command};
 use clusterkit_core::control::{ControlPlane, ControlStats, View};
 use clusterkit_core::event::{ClusterHealth, LeaveReason};
 use clusterkit_core::id::{Epoch, Incarnation, NodeId, PartitionId, RaftId};
+use clusterkit_core::lease::{NoToken, OwnershipToken};
 use clusterkit_core::node::{Node, NodeStatus};
+use clusterkit_core::time::Instant;
 use clusterkit_core::topology::{LookupError, Topology};
 use clusterkit_http::server::RunningServer;
 use clusterkit_raft::storage::RedbStorage;
@@ -209,6 +211,35 @@ impl ClusterKit {
     #[must_use]
     pub fn is_primary(&self, partition: PartitionId) -> bool {
         self.topology().is_primary(partition)
+    }
+
+    /// Returns proof that this node is the only one that may act as primary of `partition`, good
+    /// until [`OwnershipToken::valid_until`] by [`Self::now`] at the longest, and no longer than
+    /// [`Self::check_ownership`] says.
+    ///
+    /// Ask it before a write, check it after: an acknowledged write was then made by the only
+    /// primary. To storage that other nodes can reach, hand the partition and the token's epoch as
+    /// a fencing token.
+    ///
+    /// # Errors
+    /// [`NoToken`] when this node is not the primary, or cannot prove so now: its lease is over,
+    /// or the primary before it has not let go yet. Asking again can help.
+    pub fn ownership(&self, partition: PartitionId) -> Result<OwnershipToken, NoToken> {
+        self.inner.ownership(partition)
+    }
+
+    /// Checks that `token` is still good.
+    ///
+    /// # Errors
+    /// [`NoToken`] when it is not.
+    pub fn check_ownership(&self, token: &OwnershipToken) -> Result<(), NoToken> {
+        self.inner.check_ownership(token)
+    }
+
+    /// Returns the time by which [`OwnershipToken::valid_until`] is meant.
+    #[must_use]
+    pub fn now(&self) -> Instant {
+        self.inner.clock.now()
     }
 
     /// Tells whether this node is another member of `partition`.

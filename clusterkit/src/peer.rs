@@ -101,7 +101,9 @@ impl Inner {
             self.heard.notify_one();
         }
         match heard {
-            Heard::Counted => PulseReply::Counted,
+            Heard::Counted => PulseReply::Counted {
+                grant: self.renew(&view, &pulse.lease),
+            },
             Heard::Stale => PulseReply::Superseded,
             _ => PulseReply::Unknown,
         }

@@ -144,19 +144,21 @@ impl Inner {
                 self.set_phase(Phase::Left);
                 return;
             }
-            let leader = view
-                .leadership
-                .leader
-                .and_then(|id| view.state.node(id).cloned());
-            let Some(leader) = leader.filter(|_| !view.leadership.is_leader) else {
+            let Some(node) = self.raft_id() else { return };
+            if view.leadership.is_leader {
+                self.renew_own(&view, node);
+                continue;
+            }
+            let leader = view.leadership.leader;
+            let Some(leader) = leader.and_then(|id| view.state.node(id).cloned()) else {
                 continue;
             };
-            let Some(node) = self.raft_id() else { return };
             let incarnation = self.spec.incarnation;
             let pulse = Pulse {
                 node,
                 incarnation,
                 applied: view.state.applied(),
+                lease: self.request_lease(&view, node),
             };
             let peer = PeerAddress::member(leader.raft_id, leader.peer_address());
             match self.pulse(&peer, &pulse, interval * 3).await {
@@ -169,7 +171,8 @@ impl Inner {
                     tracing::error!("a newer process of this node reports in: stopping this one");
                     self.set_phase(Phase::Stopped);
                 }
-                Some(PulseReply::Counted | PulseReply::NotLeader | PulseReply::Unknown) | None => {}
+                Some(PulseReply::Counted { grant }) => self.take_grant(grant),
+                Some(PulseReply::NotLeader | PulseReply::Unknown) | None => {}
             }
         }
     }

@@ -9,5 +9,6 @@
 mod adjust;
 mod cluster;
 mod hooks;
+mod ownership;
 mod refusals;
 mod support;

@@ -1,0 +1,70 @@
+//! Tokens in a running cluster: one owner of each partition, and none before the last one is over.
+
+use clusterkit::{ClusterKit, NoToken, NodeStatus, OwnershipToken};
+
+use crate::support::{Nodes, wait_until};
+
+/// Returns who owns what: per partition, the nodes that hold a token.
+fn owners(nodes: &[ClusterKit]) -> Vec<Vec<(usize, OwnershipToken)>> {
+    let partitions = nodes[0].topology().partitions().collect::<Vec<_>>();
+    let owner = |partition| {
+        let tokens = nodes.iter().enumerate();
+        tokens
+            .filter_map(|(at, node)| Some((at, node.ownership(partition).ok()?)))
+            .collect::<Vec<_>>()
+    };
+    partitions.into_iter().map(owner).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_partition_gets_one_owner_and_another_one_only_after_its_lease() {
+    let mut cluster = Nodes::form(3, 16).await;
+    wait_until("every partition is owned", || {
+        owners(&cluster.nodes)
+            .iter()
+            .all(|owners| !owners.is_empty())
+    })
+    .await;
+    for owners in owners(&cluster.nodes) {
+        assert!(owners.len() == 1, "{owners:?}");
+        let (at, token) = owners[0];
+        let node = &cluster.nodes[at];
+        assert_eq!(node.check_ownership(&token), Ok(()));
+        assert!(node.is_primary(token.partition()));
+        assert!(token.valid_until() > node.now());
+    }
+    // A node dies. What it owned is owned again, in a later epoch, by somebody else.
+    let dead = cluster.nodes.remove(2);
+    let mut lost = Vec::new();
+    for partition in dead.topology().partitions() {
+        lost.extend(dead.ownership(partition));
+    }
+    assert!(!lost.is_empty());
+    dead.stop().await;
+    wait_until("what it owned is owned again", || {
+        let owned = owners(&cluster.nodes);
+        for token in &lost {
+            let over = matches!(
+                dead.check_ownership(token),
+                Err(NoToken::LeaseOver | NoToken::NotPrimary { .. })
+            );
+            let taken = !owned[token.partition().index()].is_empty();
+            assert!(
+                over || !taken,
+                "{token:?} is live and somebody else has one"
+            );
+        }
+        owned.iter().all(|owners| owners.len() == 1)
+    })
+    .await;
+    for token in lost {
+        let owned = &owners(&cluster.nodes)[token.partition().index()];
+        assert!(owned[0].1.epoch() > token.epoch());
+    }
+    let status = cluster.nodes[0]
+        .topology()
+        .node("node-3")
+        .map(|node| node.status);
+    assert_eq!(status, Some(NodeStatus::Down));
+    cluster.stop().await;
+}
