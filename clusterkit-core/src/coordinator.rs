@@ -467,6 +467,8 @@ pub fn plan_request(state: &ClusterState, basis: u64) -> Option<PlanRequest> {
 impl PlanRequest {
     /// Computes the placement with `strategy`, and checks it before anybody relies on it.
     ///
+    /// This is the one place where plans are checked: strategies do not check themselves.
+    ///
     /// A placement whose certificate does not hold is replaced by the layout that is valid by
     /// construction, and the reason is returned with it. A strategy without a certificate promises
     /// nothing that could be checked here; its rows are checked when they are applied.

@@ -140,7 +140,7 @@ impl PlanRecord {
     }
 
     /// Computes the placement again: equal to [`Self::placement`] where `strategy` is the one that
-    /// made it.
+    /// made it, unless its answer was refuted and the systematic layout took its place.
     ///
     /// # Errors
     /// [`PlacementError`] when the input is beyond a limit of the strategy.

@@ -1,7 +1,8 @@
 //! [`MinimalMove`]: the default strategy, exact in balance and movement.
 //!
-//! Puts the rooms together: problem, targets, flow, primaries, certificate, check, staging. Each
-//! can fail only by a bug or an exhausted budget, and then the systematic layout takes its place.
+//! Puts the rooms together: problem, targets, flow, primaries, certificate, staging. The search can
+//! fail only by a bug or an exhausted budget, and then the systematic layout takes its place.
+//! Whether the answer is right is for others to say: see [`MinimalMove`].
 
 use alloc::vec::Vec;
 
@@ -14,7 +15,6 @@ use super::primary::{self, Primaries};
 use super::problem::Problem;
 use super::rows::{NO_NODE, Rows};
 use super::targets::{Targets, targets};
-use super::verify::verify;
 use super::{PlacementStrategy, stage, systematic};
 
 /// The least work limit, and what is added per replica wanted and per node.
@@ -37,6 +37,13 @@ const ATTEMPTS: u32 = 12;
 /// - Primaries are balanced by weight; on the rows found, no fewer of them could change.
 ///
 /// It does not know sizes or traffic of partitions: all count as equal.
+///
+/// # Who checks
+/// `place` does not check its own answer: it delivers the certificate, and
+/// [`PlanRequest::compute`](crate::coordinator::PlanRequest::compute) checks it once, for this
+/// strategy as for any other, before a plan is proposed; an answer that fails is replaced by the
+/// systematic layout. Whoever calls `place` directly and relies on the promises above calls
+/// [`verify`](super::verify()) with the answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct MinimalMove;
@@ -62,9 +69,6 @@ impl PlacementStrategy for MinimalMove {
             Ok(solution) => assemble(&problem, solution),
             Err(spent) => fall_back(&problem, &targets, spent),
         };
-        if !placement.flags.fallback && verify(input, &placement).is_err() {
-            placement = fall_back(&problem, &targets, placement.stats.work);
-        }
         describe(&problem, &targets, &mut placement);
         if let Some(limit) = input.policy.max_moves
             && placement.moves > limit
