@@ -21,6 +21,11 @@ mod certificate;
 mod flow;
 mod hashed;
 mod input;
+#[allow(
+    clippy::cast_possible_truncation,
+    reason = "`PlacementInput::validate` bounds nodes by u16 and partitions times row length by u32"
+)]
+mod lists;
 mod minimal;
 mod mix;
 mod order;

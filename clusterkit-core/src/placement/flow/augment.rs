@@ -9,7 +9,8 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use super::search::{FAR, Label, Vertex};
-use super::{END, NO_ZONE, ReplicaFlow, Stuck};
+use super::{NO_ZONE, ReplicaFlow, Stuck};
+use crate::placement::lists::Cursor;
 use crate::placement::rows::NO_NODE;
 
 /// One change of the flow.
@@ -63,7 +64,7 @@ struct Round {
     /// Whether a node is still listed in `by_label`; visited ones are taken out.
     listed: Vec<bool>,
     /// The next pair of every node to be looked at. Pairs behind are used up for this round.
-    cursor: Vec<u32>,
+    cursor: Vec<Cursor>,
     hub_cursor: usize,
     stack: Vec<Frame>,
     path: Vec<Step>,
@@ -72,22 +73,21 @@ struct Round {
 
 impl ReplicaFlow<'_> {
     /// Moves units from sources to sinks at `distance` and returns how many.
-    pub(super) fn augment(&mut self, distance: i32) -> Result<u32, Stuck> {
-        let sources = self.sources();
+    pub(super) fn augment(&mut self, distance: i32, sources: &[usize]) -> Result<u32, Stuck> {
         let mut round = Round {
             distance,
             visited: vec![false; self.vertices()],
             dirty: vec![false; self.rows()],
             by_label: self.nodes_by_label(),
             listed: vec![true; self.load.len()],
-            cursor: self.first.clone(),
+            cursor: self.pairs.starts(),
             hub_cursor: 0,
             stack: Vec::new(),
             path: Vec::new(),
             steps: 0,
         };
         let mut count = 0;
-        for source in sources {
+        for &source in sources {
             while self.is_source(source, &round)
                 && !round.visited[source]
                 && self.find_path(source, &mut round)
@@ -100,7 +100,8 @@ impl ReplicaFlow<'_> {
         Ok(count)
     }
 
-    fn sources(&self) -> Vec<usize> {
+    /// Returns the vertices with excess: rows and cells, nodes, the hub.
+    pub(super) fn sources(&self) -> Vec<usize> {
         let mut sources = Vec::new();
         for row in 0..self.rows() {
             if self.row_excess(row) > 0 {
@@ -135,15 +136,6 @@ impl ReplicaFlow<'_> {
             }
     }
 
-    fn is_sink(&self, vertex: usize) -> bool {
-        match self.vertex(vertex) {
-            Vertex::Node(node) => self.room(node) > 0,
-            Vertex::Hub => self.hub < 0,
-            Vertex::Row(row) => self.row_excess(row) < 0,
-            Vertex::Cell(at) => self.cells[at].flow < self.cells[at].used,
-        }
-    }
-
     fn nodes_by_label(&self) -> Vec<Vec<(Label, Vec<u16>)>> {
         let by_label = |zone: &Vec<u16>| {
             let mut lists: Vec<(Label, Vec<u16>)> = Vec::new();
@@ -171,7 +163,7 @@ impl ReplicaFlow<'_> {
             let vertex = frame.vertex;
             if frame.stage == 0 && frame.cursor == 0 {
                 let label = self.search.label(vertex);
-                if label.distance == round.distance && self.is_sink(vertex) {
+                if label.distance == round.distance && self.sink(self.vertex(vertex)) > 0 {
                     return true;
                 }
             }
@@ -237,9 +229,8 @@ impl ReplicaFlow<'_> {
                 return Some((hub, Step::Raise(node)));
             }
         }
-        while round.cursor[node] != END {
-            let place = round.cursor[node] as usize;
-            round.cursor[node] = self.next[place];
+        while let Some(place) = round.cursor[node].item() {
+            round.cursor[node] = self.pairs.after(place, node);
             round.steps += 1;
             let row = self.row_of[place] as usize;
             if round.dirty[row] {

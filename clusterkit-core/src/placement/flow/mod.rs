@@ -23,6 +23,7 @@
 mod augment;
 mod fill;
 mod home;
+mod layout;
 mod ledger;
 mod orphans;
 mod polish;
@@ -33,14 +34,14 @@ mod shift;
 use alloc::vec;
 use alloc::vec::Vec;
 
+use self::layout::Layout;
 use self::ledger::Ledger;
 use self::search::Search;
+use super::lists::Lists;
 use super::problem::Problem;
 use super::rows::{NO_NODE, Rows};
 use super::targets::Targets;
 
-/// The end of a list of pairs.
-const END: u32 = u32::MAX;
 /// A cell that belongs to no zone.
 const NO_ZONE: u16 = u16::MAX;
 
@@ -113,11 +114,11 @@ pub(super) struct ReplicaFlow<'a> {
     row_flow: Vec<u16>,
     /// Old primary of every row, [`NO_NODE`] when it is gone.
     leader: Vec<u16>,
-    /// Lists of the places a node is a member at: head per node, links per place.
-    first: Vec<u32>,
-    next: Vec<u32>,
-    previous: Vec<u32>,
+    /// The places every node is a member at.
+    pairs: Lists,
     load: Vec<u32>,
+    /// How many replicas of a node were not held there: giving one of them up costs nothing.
+    fresh: Vec<u32>,
     /// What a node is to hold. Invariant: within floor and ceiling.
     quota: Vec<u32>,
     /// The sum of all quotas less the number of replicas.
@@ -128,6 +129,9 @@ pub(super) struct ReplicaFlow<'a> {
     every_zone: bool,
     ledger: Ledger,
     search: Search,
+    /// The largest distance at which anything has been moved so far. Invariant: no path through the
+    /// residual network costs less than the negative of it.
+    deepest: i32,
     budget: Budget,
     stats: FlowStats,
     broken: bool,
@@ -141,94 +145,61 @@ impl<'a> ReplicaFlow<'a> {
         for (rank, &zone) in problem.zone.iter().enumerate() {
             zone_nodes[usize::from(zone)].push(rank as u16);
         }
-        let places = problem.held.total() + problem.free.len() * (problem.factor + 1);
+        let rows = problem.free.len();
+        let layout = Layout::new(problem, targets);
+        // A node takes what its ceiling allows, and one more on the way.
+        let rooms = layout.load.iter().zip(&targets.ceil);
+        let rooms = rooms.map(|(&load, &ceil)| load.max(ceil) + 1);
         let mut flow = Self {
             problem,
             targets,
-            start: Vec::with_capacity(problem.free.len() + 1),
-            row_of: Vec::with_capacity(places),
-            member: Vec::with_capacity(places),
-            held: Vec::with_capacity(places),
-            cells: Vec::with_capacity(places),
-            row_flow: Vec::with_capacity(problem.free.len()),
-            leader: Vec::with_capacity(problem.free.len()),
-            first: vec![END; nodes],
-            next: Vec::with_capacity(places),
-            previous: Vec::with_capacity(places),
-            load: vec![0; nodes],
+            row_of: layout.row_of(),
+            held: layout.member.clone(),
+            pairs: Lists::new(rooms, layout.member.len()),
+            start: layout.start,
+            member: layout.member,
+            cells: layout.cells,
+            row_flow: layout.row_flow,
+            leader: layout.leader,
+            load: layout.load,
+            fresh: vec![0; nodes],
             quota: vec![0; nodes],
             hub: 0,
             zone_nodes,
-            every_zone: targets.zone_least.iter().any(|&least| least > 0),
+            every_zone: layout.every_zone,
             ledger: Ledger::new(problem, targets),
             search: Search::default(),
+            deepest: 0,
             budget,
             stats: FlowStats::default(),
             broken: false,
         };
-        flow.start.push(0);
-        for &partition in &problem.free {
-            flow.open_row(problem.held.row(partition as usize));
-        }
         flow.link_all();
         let mut quotas = 0;
         for rank in 0..nodes {
             flow.quota[rank] = flow.load[rank].clamp(targets.floor[rank], targets.ceil[rank]);
             quotas += i64::from(flow.quota[rank]);
         }
-        flow.hub = quotas - (problem.free.len() * problem.factor) as i64;
+        flow.hub = quotas - (rows * problem.factor) as i64;
         flow
-    }
-
-    /// Lays out one row: its members as they are, and the flow its zones can carry of them.
-    fn open_row(&mut self, row: &[u16]) {
-        let base = self.cells.len();
-        if self.every_zone {
-            let zones = 0..self.problem.zones as u16;
-            self.cells
-                .extend(zones.map(|zone| Cell { zone, ..NO_CELL }));
-        }
-        for &node in row.iter().filter(|&&node| node != NO_NODE) {
-            let zone = self.problem.zone[usize::from(node)];
-            self.load[usize::from(node)] += 1;
-            self.member.push(node);
-            match self.cells[base..].iter_mut().find(|cell| cell.zone == zone) {
-                Some(cell) => cell.used += 1,
-                None => self.cells.push(Cell {
-                    zone,
-                    flow: 0,
-                    used: 1,
-                }),
-            }
-        }
-        let (mut flow, mut places) = (0, 0);
-        for cell in &mut self.cells[base..] {
-            let zone = usize::from(cell.zone);
-            let (least, most) = (self.targets.zone_least[zone], self.targets.zone_most[zone]);
-            cell.flow = cell.used.clamp(least, most);
-            flow += cell.flow;
-            places += usize::from(cell.flow.max(cell.used));
-        }
-        let end = base + places + self.problem.factor.saturating_sub(usize::from(flow)) + 1;
-        self.member.resize(end, NO_NODE);
-        self.held.extend_from_slice(&self.member[base..]);
-        self.cells.resize(end, NO_CELL);
-        self.row_of.resize(end, self.row_flow.len() as u32);
-        self.next.resize(end, END);
-        self.previous.resize(end, END);
-        self.start.push(end as u32);
-        self.row_flow.push(flow);
-        self.leader.push(row.first().copied().unwrap_or(NO_NODE));
     }
 
     /// Builds the pair lists: plain replicas first, partitions the node leads last, both ascending.
     fn link_all(&mut self) {
-        for leading in [true, false] {
-            for place in (0..self.member.len()).rev() {
+        // A present primary is at the first place of its row.
+        for row in (0..self.rows()).rev() {
+            let node = self.leader[row];
+            if node != NO_NODE {
+                let place = self.start[row] as usize;
+                self.pairs.link(place, usize::from(node));
+            }
+        }
+        for row in (0..self.rows()).rev() {
+            let plain = usize::from(self.leader[row] != NO_NODE);
+            for place in self.places(row).skip(plain).rev() {
                 let node = self.member[place];
-                let leader = self.leader[self.row_of[place] as usize];
-                if node != NO_NODE && (node == leader) == leading {
-                    self.link(place, usize::from(node));
+                if node != NO_NODE {
+                    self.pairs.link(place, usize::from(node));
                 }
             }
         }
@@ -306,7 +277,12 @@ impl<'a> ReplicaFlow<'a> {
 
     /// Returns the cell of `row` for `zone`, which a member of the row there implies.
     fn cell_of_member(&self, row: usize, node: usize) -> usize {
-        self.cell(row, self.zone(node))
+        self.cell_in_zone(row, self.zone(node))
+    }
+
+    /// Returns the cell of `row` for the zone of one of its members.
+    fn cell_in_zone(&self, row: usize, zone: usize) -> usize {
+        self.cell(row, zone)
             .expect("invariant: a row has a cell for every zone it has a member in")
     }
 
@@ -360,8 +336,9 @@ impl<'a> ReplicaFlow<'a> {
             return;
         };
         self.member[place] = node as u16;
-        self.link(place, node);
+        self.pairs.link(place, node);
         self.load[node] += 1;
+        self.fresh[node] += u32::from(!self.is_held(row, node));
         self.cells[cell].used += 1;
     }
 
@@ -372,39 +349,13 @@ impl<'a> ReplicaFlow<'a> {
             return;
         };
         self.member[place] = NO_NODE;
-        self.unlink(place, node);
+        self.pairs.unlink(place, node);
         self.load[node] -= 1;
+        match self.is_held(row, node) {
+            true => self.deepest = self.deepest.max(1),
+            false => self.fresh[node] -= 1,
+        }
         self.cells[cell].used -= 1;
-    }
-
-    fn link(&mut self, place: usize, node: usize) {
-        let head = self.first[node];
-        self.next[place] = head;
-        self.previous[place] = END;
-        if head != END {
-            self.previous[head as usize] = place as u32;
-        }
-        self.first[node] = place as u32;
-    }
-
-    fn unlink(&mut self, place: usize, node: usize) {
-        let (before, after) = (self.previous[place], self.next[place]);
-        match before {
-            END => self.first[node] = after,
-            _ => self.next[before as usize] = after,
-        }
-        if after != END {
-            self.previous[after as usize] = before;
-        }
-    }
-
-    /// Returns the places a node is a member at. The list must not change meanwhile.
-    fn pairs(&self, node: usize) -> impl Iterator<Item = usize> + '_ {
-        let head = self.first[node];
-        core::iter::successors((head != END).then_some(head as usize), |&place| {
-            let next = self.next[place];
-            (next != END).then_some(next as usize)
-        })
     }
 
     /// Whether a row or a cell has still members to find.

@@ -40,7 +40,8 @@ impl ReplicaFlow<'_> {
                 !self.is_held(row, newcomer) && self.can_move(row, newcomer, leader)
             })
             .find_map(|newcomer| {
-                self.pairs(leader)
+                self.pairs
+                    .items(leader)
                     .take(TRIES)
                     .map(|place| self.row_of[place] as usize)
                     .find(|&other| {

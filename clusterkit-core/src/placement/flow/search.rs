@@ -45,6 +45,9 @@ pub(super) struct Search {
     label: Vec<Label>,
     buckets: Vec<Bucket>,
     lowest: usize,
+    /// The largest distance that matters.
+    bound: i32,
+    seek: Option<Seek>,
     /// The best distance at which a zone was offered, and its nodes that are not yet at it.
     zone_offer: Vec<i32>,
     zone_missing: Vec<Vec<u16>>,
@@ -52,6 +55,17 @@ pub(super) struct Search {
     open_offer: i32,
     open_zones: Vec<u16>,
     underflow: bool,
+}
+
+/// What a search for sinks has found.
+#[derive(Clone, Copy, Debug)]
+struct Seek {
+    /// The distance of the nearest sink; before one is found, the largest that is of interest.
+    limit: i32,
+    /// What the sinks at that distance can take.
+    found: u64,
+    /// What all sources have to send.
+    wanted: u64,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -84,7 +98,7 @@ impl Search {
 
     /// Lowers the label of `vertex` if that is an improvement.
     fn reach(&mut self, vertex: usize, label: Label) {
-        if label.distance < self.label[vertex].distance {
+        if label.distance < self.label[vertex].distance && label.distance <= self.bound {
             self.label[vertex] = label;
             let Ok(bucket) = usize::try_from(label.distance + OFFSET) else {
                 self.underflow = true;
@@ -98,9 +112,12 @@ impl Search {
         }
     }
 
-    /// Returns the next vertex to be scanned with its label.
+    /// Returns the next vertex within the bound to be scanned, with its label.
     fn pop(&mut self) -> Option<(usize, Label)> {
         while let Some(bucket) = self.buckets.get_mut(self.lowest) {
+            if self.lowest as i32 - OFFSET > self.bound {
+                return None;
+            }
             if let Some(&vertex) = bucket.queue.get(bucket.head) {
                 bucket.head += 1;
                 let label = self.label[vertex as usize];
@@ -147,31 +164,46 @@ impl ReplicaFlow<'_> {
 
     /// Moves all excess whose nearest sink is within `limit`, round by round.
     pub(super) fn search_until(&mut self, limit: i32) -> Result<(), Stuck> {
-        while self.has_source() {
+        loop {
+            let sources = self.sources();
+            if sources.is_empty() {
+                return Ok(());
+            }
             let mut search = core::mem::take(&mut self.search);
             let mut budget = self.budget;
             search.reset(self.vertices(), self.problem.zones, UNREACHED);
-            self.seed_sources(&mut search);
+            search.seek = Some(Seek {
+                limit,
+                found: 0,
+                wanted: self.excess(&sources),
+            });
+            search.bound = limit.saturating_add(self.deepest);
+            self.seed(&sources, &mut search);
             let done = search.run(self, &mut budget);
+            let seek = search.seek.take();
             self.search = search;
             self.budget = budget;
             done?;
-            let distance = self.nearest_sink();
-            if distance >= FAR {
-                return Err(Stuck::Broken);
-            }
-            if distance > limit {
-                return Ok(());
-            }
+            let Some(Seek {
+                limit: distance,
+                found: 1..,
+                ..
+            }) = seek
+            else {
+                return match limit {
+                    i32::MAX => Err(Stuck::Broken),
+                    _ => Ok(()),
+                };
+            };
             self.stats.rounds += 1;
             self.stats.longest = self.stats.longest.max(distance.unsigned_abs());
-            let paths = self.augment(distance)?;
+            let paths = self.augment(distance, &sources)?;
+            self.deepest = self.deepest.max(distance);
             self.stats.paths += paths;
             if paths == 0 || self.broken {
                 return Err(Stuck::Broken);
             }
         }
-        Ok(())
     }
 
     /// Labels every vertex with its distance from anywhere, in a network without excess, and
@@ -184,6 +216,7 @@ impl ReplicaFlow<'_> {
         };
         search.reset(self.vertices(), self.problem.zones, origin);
         // Only taking back what was dropped costs less than nothing, so all else starts there.
+        search.bound = -1;
         for place in 0..self.held.len() {
             let node = self.held[place];
             let row = self.row_of[place] as usize;
@@ -206,61 +239,60 @@ impl ReplicaFlow<'_> {
         done.map(|()| potentials)
     }
 
-    fn seed_sources(&self, search: &mut Search) {
+    /// Labels the sources: nodes first, then the hub, rows and cells.
+    fn seed(&self, sources: &[usize], search: &mut Search) {
         let source = Label {
             distance: 0,
             hops: 0,
         };
-        for node in 0..self.load.len() {
-            if self.is_overfull(node) {
-                search.reach(node, source);
-            }
-        }
-        if self.hub > 0 {
-            search.reach(self.hub_vertex(), source);
-        }
-        for row in 0..self.rows() {
-            if self.row_excess(row) > 0 {
-                search.reach(self.row_vertex(row), source);
-            }
-            for at in self.places(row) {
-                if self.cells[at].flow > self.cells[at].used {
-                    search.reach(self.cell_vertex(at), source);
-                }
-            }
+        let inner = self.hub_vertex();
+        let mut nodes: Vec<usize> = Vec::new();
+        nodes.extend(sources.iter().copied().filter(|&vertex| vertex <= inner));
+        nodes.sort_unstable();
+        let others = sources.iter().copied().filter(|&vertex| vertex > inner);
+        for vertex in nodes.into_iter().chain(others) {
+            search.reach(vertex, source);
         }
     }
 
-    fn nearest_sink(&self) -> i32 {
-        let mut nearest = FAR;
-        let mut see = |vertex: usize, is_sink: bool| {
-            if is_sink {
-                nearest = nearest.min(self.search.label[vertex].distance);
+    /// Returns how many units all sources together have to send.
+    fn excess(&self, sources: &[usize]) -> u64 {
+        let units = sources.iter().map(|&vertex| match self.vertex(vertex) {
+            Vertex::Node(node) => u64::from(self.load[node] - self.quota[node]),
+            Vertex::Hub => self.hub.unsigned_abs(),
+            Vertex::Row(row) => u64::from(self.row_excess(row).unsigned_abs()),
+            Vertex::Cell(at) => u64::from(self.cells[at].flow - self.cells[at].used),
+        });
+        units.sum()
+    }
+
+    /// Returns how many units a vertex can take.
+    pub(super) fn sink(&self, vertex: Vertex) -> u64 {
+        match vertex {
+            Vertex::Node(node) => u64::from(self.room(node)),
+            Vertex::Hub => self.hub.min(0).unsigned_abs(),
+            Vertex::Row(row) => u64::from(self.row_excess(row).min(0).unsigned_abs()),
+            Vertex::Cell(at) => {
+                let cell = self.cells[at];
+                u64::from(cell.used.saturating_sub(cell.flow))
             }
-        };
-        see(self.hub_vertex(), self.hub < 0);
-        for node in 0..self.load.len() {
-            see(node, self.room(node) > 0);
         }
-        for row in 0..self.rows() {
-            see(self.row_vertex(row), self.row_excess(row) < 0);
-        }
-        for (at, cell) in self.cells.iter().enumerate() {
-            see(self.cell_vertex(at), cell.flow < cell.used);
-        }
-        nearest
     }
 }
 
 impl Search {
-    /// Scans until no label can be improved.
+    /// Scans until no label within the bound can be improved, or enough sinks are known.
     fn run(&mut self, flow: &ReplicaFlow<'_>, budget: &mut Budget) -> Result<(), Stuck> {
         while let Some((index, label)) = self.pop() {
+            let vertex = flow.vertex(index);
+            if self.sees(label, flow.sink(vertex), flow.deepest) {
+                return Ok(());
+            }
             let next = Label {
                 distance: label.distance,
                 hops: label.hops + 1,
             };
-            let steps = match flow.vertex(index) {
+            let steps = match vertex {
                 Vertex::Node(node) => self.scan_node(flow, node, next),
                 Vertex::Hub => self.scan_hub(flow, next),
                 Vertex::Row(row) => self.scan_row(flow, row, next),
@@ -274,16 +306,45 @@ impl Search {
         Ok(())
     }
 
+    /// Takes note of a sink, and returns whether the search may end.
+    ///
+    /// Only what can still lead to a sink as near as the nearest one matters from there on. While
+    /// nothing has been dropped yet, labels are final when their vertex is scanned, and the search
+    /// ends as soon as the sinks found can take everything: a path that a label is missing for is
+    /// left to the next round.
+    fn sees(&mut self, label: Label, units: u64, deepest: i32) -> bool {
+        let Some(seek) = self.seek.as_mut().filter(|_| units > 0) else {
+            return false;
+        };
+        if label.distance < seek.limit || seek.found == 0 {
+            seek.found = 0;
+            seek.limit = label.distance.min(seek.limit);
+            self.bound = seek.limit.saturating_add(deepest);
+        }
+        if label.distance == seek.limit {
+            seek.found += units;
+        }
+        deepest == 0 && seek.found >= seek.wanted
+    }
+
     /// A node gives up a replica (1 when it was held), or its claim on the quota.
     fn scan_node(&mut self, flow: &ReplicaFlow<'_>, node: usize, label: Label) -> usize {
         let mut steps = 1;
-        for place in flow.pairs(node) {
-            let row = flow.row_of[place] as usize;
-            let cell = flow.cell_of_member(row, node);
-            let held = usize::from(flow.held[place]) == node || flow.is_held(row, node);
-            let distance = label.distance + i32::from(held);
-            self.reach(flow.cell_vertex(cell), Label { distance, ..label });
-            steps += 1;
+        // Within the bound, fresh replicas only may matter, and most nodes have none.
+        let fresh_only = label.distance >= self.bound;
+        if !fresh_only || flow.fresh[node] > 0 {
+            let zone = flow.zone(node);
+            for place in flow.pairs.items(node) {
+                steps += 1;
+                let row = flow.row_of[place] as usize;
+                let held = usize::from(flow.held[place]) == node || flow.is_held(row, node);
+                if held && fresh_only {
+                    continue;
+                }
+                let cell = flow.cell_in_zone(row, zone);
+                let distance = label.distance + i32::from(held);
+                self.reach(flow.cell_vertex(cell), Label { distance, ..label });
+            }
         }
         if flow.quota[node] < flow.targets.ceil[node] {
             self.reach(flow.hub_vertex(), label);
@@ -332,7 +393,12 @@ impl Search {
         if flow.cells[cell].flow > flow.targets.zone_least[zone] {
             self.reach(flow.row_vertex(row), label);
         }
-        for at in flow.places(row) {
+        // Before anything was moved off a node, nothing was dropped that could be taken back.
+        let places = match flow.deepest {
+            0 => 0..0,
+            _ => flow.places(row),
+        };
+        for at in places.clone() {
             let node = flow.held[at];
             if node != NO_NODE
                 && node != flow.member[at]
@@ -342,7 +408,7 @@ impl Search {
                 self.take_back(usize::from(node), label);
             }
         }
-        flow.places(row).len() + self.offer(flow, zone, row, label)
+        1 + places.len() + self.offer(flow, zone, row, label)
     }
 
     fn take_back(&mut self, node: usize, label: Label) {
@@ -353,6 +419,9 @@ impl Search {
     /// Offers a place in `row` to all nodes of `zone` that are not members.
     fn offer(&mut self, flow: &ReplicaFlow<'_>, zone: usize, row: usize, label: Label) -> usize {
         let distance = label.distance;
+        if self.is_settled(zone, distance) {
+            return 0;
+        }
         if distance < self.zone_offer[zone] {
             self.zone_offer[zone] = distance;
             let mut missing = core::mem::take(&mut self.zone_missing[zone]);

@@ -52,7 +52,7 @@ impl ReplicaFlow<'_> {
         let mut rows = Vec::new();
         for &(_, from) in &sources {
             rows.clear();
-            rows.extend(self.pairs(from).map(|place| self.row_of[place]));
+            rows.extend(self.pairs.items(from).map(|place| self.row_of[place]));
             if rows.is_empty() || receivers.zones.is_empty() {
                 continue;
             }
@@ -60,11 +60,8 @@ impl ReplicaFlow<'_> {
             let start = (toss % rows.len() as u64) as usize;
             rows.rotate_left(start);
             for class in CLASSES {
-                for &row in &rows {
-                    if !self.is_overfull(from) || receivers.zones.is_empty() {
-                        break;
-                    }
-                    self.shift_one(row as usize, from, class, &mut receivers);
+                if !self.shift_class(from, class, &mut rows, &mut receivers) {
+                    break;
                 }
             }
         }
@@ -86,26 +83,52 @@ impl ReplicaFlow<'_> {
         Receivers { nodes, zones }
     }
 
-    /// Moves the replica of `row` away from `from`, if the class fits and a receiver is found.
-    fn shift_one(&mut self, row: usize, from: usize, class: Class, receivers: &mut Receivers) {
-        if !self.is_member(row, from) {
-            return;
+    /// Moves replicas of one class away from `from`, striking their rows from `rows`, and returns
+    /// whether there is more to do.
+    fn shift_class(
+        &mut self,
+        from: usize,
+        class: Class,
+        rows: &mut Vec<u32>,
+        receivers: &mut Receivers,
+    ) -> bool {
+        let mut more = self.is_overfull(from) && !receivers.zones.is_empty();
+        if class == Class::OwnPrimary && !self.ledger.can_give(from) {
+            return more;
         }
+        rows.retain(|&row| {
+            let shifted = more && self.shift_one(row as usize, from, class, receivers);
+            if shifted {
+                more = self.is_overfull(from) && !receivers.zones.is_empty();
+            }
+            !shifted
+        });
+        more
+    }
+
+    /// Moves the replica of `row` away from `from`, if the class fits and a receiver is found.
+    fn shift_one(
+        &mut self,
+        row: usize,
+        from: usize,
+        class: Class,
+        receivers: &mut Receivers,
+    ) -> bool {
         let leader = self.leader[row];
         let own = leader == from as u16;
-        let gives = leader != NO_NODE && self.ledger.can_give(usize::from(leader));
+        let gives = || leader != NO_NODE && self.ledger.can_give(usize::from(leader));
         let fits = match class {
-            Class::OwnPrimary => gives && own,
-            Class::OtherPrimary => gives,
+            Class::OwnPrimary => own && gives(),
+            Class::OtherPrimary => gives(),
             Class::Replica => !own,
             Class::Any => true,
         };
-        let leads = matches!(class, Class::OwnPrimary | Class::OtherPrimary);
         if !fits {
-            return;
+            return false;
         }
+        let leads = matches!(class, Class::OwnPrimary | Class::OtherPrimary);
         let Some((zone_at, node_at)) = self.receiver(row, from, receivers, leads) else {
-            return;
+            return false;
         };
         let queue = &mut receivers.nodes[usize::from(receivers.zones[zone_at])];
         let to = usize::from(queue[node_at]);
@@ -120,6 +143,7 @@ impl ReplicaFlow<'_> {
                 receivers.zones.swap_remove(zone_at);
             }
         }
+        true
     }
 
     /// Finds a node with room that may replace `from` in `row`, as indices into `receivers`.

@@ -9,12 +9,13 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use super::super::flow::{Budget, Stuck};
+use super::super::lists::Lists;
 use super::super::mix::mix;
 use super::super::outcome::{LEAD_CHANGE_COST, LEAD_VIOLATION_COST};
 use super::super::rows::NO_NODE;
 
 const FAR: i64 = i64::MAX / 4;
-/// The end of a list, and "nothing chosen".
+/// "Nothing chosen".
 const NONE: u32 = u32::MAX;
 
 /// One change of the assignment.
@@ -29,13 +30,14 @@ enum Step {
     Lower(usize),
 }
 
-/// A vertex on the path being sought: the row of its list and the candidate tried next.
+/// A vertex on the path being sought: the row it leads and the candidate tried next. Of the hub,
+/// which leads no row, `candidate` is the node tried next.
 #[derive(Clone, Copy, Debug)]
 struct Frame {
     vertex: usize,
     stage: u8,
-    row: u32,
-    candidate: u32,
+    row: Option<usize>,
+    candidate: usize,
 }
 
 /// The state of one round of augmentation.
@@ -45,6 +47,7 @@ struct Round {
     dirty: Vec<bool>,
     path: Vec<Step>,
     trail: Vec<usize>,
+    stack: Vec<Frame>,
     steps: usize,
 }
 
@@ -57,10 +60,8 @@ pub(in crate::placement) struct Assignment {
     cost: Vec<i64>,
     /// The candidate chosen for every row.
     chosen: Vec<u32>,
-    /// Lists of the rows a node leads.
-    first: Vec<u32>,
-    next: Vec<u32>,
-    previous: Vec<u32>,
+    /// The rows every node leads.
+    led: Lists,
     count: Vec<u32>,
     /// How many rows a node is to lead; outside of its bounds only at a price.
     quota: Vec<u32>,
@@ -82,9 +83,7 @@ impl Assignment {
             node: Vec::with_capacity(rows * 3),
             cost: Vec::with_capacity(rows * 3),
             chosen: Vec::with_capacity(rows),
-            first: vec![NONE; nodes],
-            next: vec![NONE; rows],
-            previous: vec![NONE; rows],
+            led: Lists::new(core::iter::empty(), 0),
             count: vec![0; nodes],
             quota: vec![0; nodes],
             floor,
@@ -197,12 +196,21 @@ impl Assignment {
 
     fn begin(&mut self) {
         let mut wanted = 0;
-        for row in (0..self.rows()).rev() {
+        for row in 0..self.rows() {
             wanted += i64::from(!self.candidates(row).is_empty());
             if self.chosen[row] != NONE {
+                self.count[usize::from(self.node[self.chosen[row] as usize])] += 1;
+            }
+        }
+        // What a node may lead, where that is near what there is.
+        let usual = (2 * self.rows() / self.count.len().max(1) + 1) as u32;
+        let rooms = self.count.iter().zip(&self.ceil);
+        let rooms = rooms.map(|(&count, &ceil)| count.max(ceil.min(usual)) + 1);
+        self.led = Lists::new(rooms, self.chosen.len());
+        for row in (0..self.rows()).rev() {
+            if self.chosen[row] != NONE {
                 let node = usize::from(self.node[self.chosen[row] as usize]);
-                self.link(row, node);
-                self.count[node] += 1;
+                self.led.link(row, node);
             }
         }
         self.hub = -wanted;
@@ -212,36 +220,15 @@ impl Assignment {
         }
     }
 
-    fn link(&mut self, row: usize, node: usize) {
-        let head = self.first[node];
-        self.next[row] = head;
-        self.previous[row] = NONE;
-        if head != NONE {
-            self.previous[head as usize] = row as u32;
-        }
-        self.first[node] = row as u32;
-    }
-
-    fn unlink(&mut self, row: usize, node: usize) {
-        let (before, after) = (self.previous[row], self.next[row]);
-        match before {
-            NONE => self.first[node] = after,
-            _ => self.next[before as usize] = after,
-        }
-        if after != NONE {
-            self.previous[after as usize] = before;
-        }
-    }
-
     fn choose(&mut self, row: usize, candidate: usize) {
         if self.chosen[row] != NONE {
             let node = usize::from(self.node[self.chosen[row] as usize]);
-            self.unlink(row, node);
+            self.led.unlink(row, node);
             self.count[node] -= 1;
         }
         self.chosen[row] = candidate as u32;
         let node = usize::from(self.node[candidate]);
-        self.link(row, node);
+        self.led.link(row, node);
         self.count[node] += 1;
     }
 
@@ -291,10 +278,9 @@ impl Assignment {
             }
         }
         for node in 0..self.count.len() {
-            let mut at = self.first[node];
-            while at != NONE && self.count[node] > self.quota[node] {
-                let row = at as usize;
-                at = self.next[row];
+            let mut at = self.led.start(node);
+            while let Some(row) = at.item().filter(|_| self.count[node] > self.quota[node]) {
+                at = self.led.after(row, node);
                 if self.cost[self.chosen[row] as usize] != 0 {
                     continue;
                 }
@@ -411,10 +397,7 @@ impl Assignment {
             } else {
                 let up = distance + self.raise_cost(vertex);
                 reach(hub, up, &mut queue, &mut label, &mut queued);
-                let mut at = self.first[vertex];
-                while at != NONE {
-                    let row = at as usize;
-                    at = self.next[row];
+                for row in self.led.items(vertex) {
                     let chosen = self.chosen[row] as usize;
                     let given = distance - self.cost[chosen];
                     for other in self.candidates(row).filter(|&other| other != chosen) {
@@ -485,6 +468,7 @@ impl Assignment {
             dirty: vec![false; self.rows()],
             path: Vec::new(),
             trail: Vec::new(),
+            stack: Vec::new(),
             steps: 0,
         };
         let mut count = 0;
@@ -547,9 +531,10 @@ impl Assignment {
 
     /// Extends `round.path` from `source` to a sink along tight arcs, if that can be done.
     fn find_path(&self, source: usize, round: &mut Round) -> bool {
-        let mut stack = Vec::new();
-        self.enter(source, round, &mut stack);
-        while let Some(frame) = stack.last_mut() {
+        round.stack.clear();
+        self.enter(source, round);
+        while let Some(&(mut frame)) = round.stack.last() {
+            let top = round.stack.len() - 1;
             let vertex = frame.vertex;
             if frame.stage == 0 {
                 frame.stage = 1;
@@ -557,15 +542,17 @@ impl Assignment {
                     return true;
                 }
             }
-            match self.advance(frame, round) {
+            let found = self.advance(&mut frame, round);
+            round.stack[top] = frame;
+            match found {
                 Some((next, step)) => {
                     round.path.push(step);
-                    self.enter(next, round, &mut stack);
+                    self.enter(next, round);
                 }
                 None => {
-                    stack.pop();
+                    round.stack.pop();
                     round.trail.pop();
-                    if !stack.is_empty() {
+                    if !round.stack.is_empty() {
                         round.path.pop();
                     }
                 }
@@ -574,13 +561,16 @@ impl Assignment {
         false
     }
 
-    fn enter(&self, vertex: usize, round: &mut Round, stack: &mut Vec<Frame>) {
+    fn enter(&self, vertex: usize, round: &mut Round) {
         round.visited[vertex] = true;
         round.trail.push(vertex);
-        stack.push(Frame {
+        round.stack.push(Frame {
             vertex,
             stage: 0,
-            row: self.first.get(vertex).copied().unwrap_or(0),
+            row: match vertex == self.hub_vertex() {
+                true => None,
+                false => self.led.start(vertex).item(),
+            },
             candidate: 0,
         });
     }
@@ -588,9 +578,9 @@ impl Assignment {
     fn advance(&self, frame: &mut Frame, round: &mut Round) -> Option<(usize, Step)> {
         let (vertex, hub) = (frame.vertex, self.hub_vertex());
         if vertex == hub {
-            while (frame.row as usize) < hub {
-                let node = frame.row as usize;
-                frame.row += 1;
+            while frame.candidate < hub {
+                let node = frame.candidate;
+                frame.candidate += 1;
                 let tight = |cost| self.label[node] == self.label[hub] + cost;
                 if !round.visited[node] && self.lower_cost(node).is_some_and(tight) {
                     return Some((node, Step::Lower(node)));
@@ -605,15 +595,14 @@ impl Assignment {
                 return Some((hub, Step::Raise(vertex)));
             }
         }
-        while frame.row != NONE {
-            let row = frame.row as usize;
+        while let Some(row) = frame.row {
             round.steps += 1;
             if !round.dirty[row] {
                 let candidates = self.candidates(row);
                 let chosen = self.chosen[row] as usize;
                 let given = self.label[vertex] - self.cost[chosen];
-                while candidates.start + (frame.candidate as usize) < candidates.end {
-                    let candidate = candidates.start + frame.candidate as usize;
+                while candidates.start + frame.candidate < candidates.end {
+                    let candidate = candidates.start + frame.candidate;
                     frame.candidate += 1;
                     let node = usize::from(self.node[candidate]);
                     if candidate != chosen
@@ -624,7 +613,7 @@ impl Assignment {
                     }
                 }
             }
-            frame.row = self.next[row];
+            frame.row = self.led.after(row, vertex).item();
             frame.candidate = 0;
         }
         None

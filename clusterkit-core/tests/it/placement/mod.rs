@@ -2,6 +2,7 @@
 //!
 //! `scenario` builds inputs, `reference` knows the exact optima by other means, the rest asserts.
 
+mod allocation;
 mod checker;
 mod failover;
 mod golden;
