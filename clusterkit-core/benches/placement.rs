@@ -1,8 +1,8 @@
 //! What one event costs to plan, check included, beside plain rendezvous hashing in the same run.
 //!
 //! `cargo bench -p clusterkit-core --bench placement`; a part of it by name, such as
-//! `placement/join/1024x100/3z`. Absolute times depend on the machine: compare with
-//! `rendezvous/join` of the same run.
+//! `placement/join/1024x100/3z`. Absolute times depend on the machine, so the run ends with a
+//! table of ratios to rendezvous hashing, measured in turns; `ratios` as the name gives only that.
 #![allow(
     clippy::unwrap_used,
     missing_docs,
@@ -10,12 +10,15 @@
 )]
 
 use std::hint::black_box;
+use std::io::Write as _;
 use std::time::Duration;
 
 use clusterkit_core::id::NodeId;
 use clusterkit_core::placement::{
-    MinimalMove, PlacementInput, PlacementNode, PlacementStrategy, Rendezvous, Standing, verify,
+    MinimalMove, Placement, PlacementInput, PlacementNode, PlacementStrategy, Rendezvous, Standing,
+    verify,
 };
+use criterion::measurement::{Measurement as _, WallTime};
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 
 const SIZES: [(u32, usize); 3] = [(1_024, 100), (16_384, 1_000), (65_536, 300)];
@@ -45,6 +48,13 @@ fn after(event: &str, partitions: u32, count: usize, zones: usize) -> PlacementI
     input
 }
 
+/// Plans and checks, as `PlanRequest::compute` does.
+fn plan(input: &PlacementInput) -> Placement {
+    let placement = MinimalMove::new().place(input).unwrap();
+    verify(input, &placement).unwrap();
+    placement
+}
+
 fn events(criterion: &mut Criterion) {
     for (partitions, nodes) in SIZES {
         for event in EVENTS {
@@ -57,7 +67,7 @@ fn events(criterion: &mut Criterion) {
                 let input = after(event, partitions, nodes, zones);
                 let name = BenchmarkId::new(format!("{partitions}x{nodes}"), format!("{zones}z"));
                 group.bench_function(name, |bencher| {
-                    bencher.iter(|| MinimalMove::new().place(black_box(&input)).unwrap());
+                    bencher.iter(|| plan(black_box(&input)));
                 });
             }
             group.finish();
@@ -86,5 +96,44 @@ fn beside(criterion: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, events, beside);
+/// Prints the shortest time of every event, and how many plans rendezvous hashing takes as long as.
+fn ratios(_: &mut Criterion) {
+    const TURNS: usize = 7;
+    let wanted = |argument: String| argument == "ratios" || argument == "--bench";
+    if !std::env::args().skip(1).all(wanted) {
+        return;
+    }
+    let shortest = |least: &mut Duration, work: &dyn Fn()| {
+        let start = WallTime.start();
+        work();
+        *least = WallTime.end(start).min(*least);
+    };
+    let mut out = std::io::stdout();
+    let head = "partitions x nodes, zones: event, time to plan and check, rendezvous / that";
+    writeln!(out, "{head}").unwrap();
+    for (partitions, nodes) in SIZES {
+        for zones in ZONES {
+            let inputs = EVENTS.map(|event| after(event, partitions, nodes, zones));
+            let mut hashed = Duration::MAX;
+            let mut planned = [Duration::MAX; EVENTS.len()];
+            for _ in 0..TURNS {
+                shortest(&mut hashed, &|| {
+                    black_box(Rendezvous::new().place(&inputs[0]).unwrap());
+                });
+                for (least, input) in planned.iter_mut().zip(&inputs) {
+                    shortest(least, &|| {
+                        black_box(plan(input));
+                    });
+                }
+            }
+            for (event, least) in EVENTS.iter().zip(planned) {
+                let ratio = hashed.as_secs_f64() / least.as_secs_f64();
+                let case = format!("{partitions}x{nodes}, {zones}z: {event:8}");
+                writeln!(out, "{case} {least:9.2?} {ratio:6.0}").unwrap();
+            }
+        }
+    }
+}
+
+criterion_group!(benches, events, beside, ratios);
 criterion_main!(benches);
