@@ -205,8 +205,12 @@ impl Coordinator {
         dismiss(state, wall, &mut decision);
         self.dismiss_never_active(state, now, wall, &mut decision);
         revert(state, wall, &mut decision);
+        let settled = decision.commands.is_empty();
         switch(state, wall, &mut decision);
-        self.start(state, wall, &mut decision);
+        if settled {
+            // Who is there decides which moves are wanted: they begin once that is in the state.
+            self.start(state, wall, &mut decision);
+        }
         if decision.commands.is_empty() {
             // A plan is compare-and-set on the epoch: it waits until nothing else is decided.
             self.plan(state, now, &mut decision);

@@ -368,6 +368,8 @@ impl ClusterState {
         self.nodes.insert(raft_id, Arc::new(node));
         self.set_status(raft_id, status, change);
         let absence = self.absences.remove(&raft_id);
+        // A plan made while it was away gave it no primaries.
+        self.roles_stale |= absence.is_some();
         let mut verdicts = Vec::new();
         let held = absence.iter().flat_map(|a| a.held.iter().chain(&a.copied));
         for &id in held {

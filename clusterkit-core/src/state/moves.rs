@@ -136,9 +136,7 @@ impl ClusterState {
             self.plan_basis = 0;
             return;
         };
-        // Whoever is away has a share, too, once it is back.
-        let away = |node: &Arc<Node>| node.status == NodeStatus::Down && !node.evicted;
-        self.roles_stale |= row.first() != Some(&primary) || self.nodes.values().any(away);
+        self.roles_stale |= row.first() != Some(&primary);
         let behind = |&node: &RaftId| Behind {
             node,
             since: change.next,

@@ -215,11 +215,21 @@ impl Cluster {
                 "{id}: {had} copies became {has} by {command:?}"
             );
         }
+        let joins = |state: &ClusterState| {
+            let joining = state.partitions().iter().map(|it| it.joining().len());
+            joining.sum::<usize>()
+        };
+        // A copy that ended with its node has to be begun again once the node is back.
+        let ended = before.partitions_by_id().map(|(id, was)| {
+            let now = self.state.partition(id).map_or(&[][..], Partition::joining);
+            let ended = was.joining().iter().filter(|joining| {
+                let (node, live) = (joining.node, before.is_live(joining.node));
+                !live && now.iter().all(|joining| joining.node != node)
+            });
+            ended.count()
+        });
+        self.allowed += ended.sum::<usize>();
         if let Command::StartMoves { .. } = command {
-            let joins = |state: &ClusterState| {
-                let joining = state.partitions().iter().map(|it| it.joining().len());
-                joining.sum::<usize>()
-            };
             let begun = joins(&self.state) - joins(before);
             assert!(
                 begun <= self.allowed,
