@@ -253,7 +253,9 @@ proptest! {
                 Act::Wait(ticks) => cluster.run(Duration::from_millis(100 * ticks)),
             }
         }
-        for node in cluster.processes.keys().copied().collect::<Vec<_>>() {
+        // Who never came is dismissed by then.
+        let known: Vec<RaftId> = cluster.state.nodes().map(|node| node.raft_id).collect();
+        for node in known {
             let at = cluster.wall();
             let (weight, zone) = (Some(1), None);
             cluster.apply(&Command::UpdateNode { node, weight, zone, at }).unwrap();
