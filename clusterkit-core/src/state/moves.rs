@@ -17,7 +17,6 @@ use crate::command::{MoveStart, Rejected};
 use crate::config::REPLICATION_FACTOR_MAX;
 use crate::event::{ChangeReason, ChangeStage, EventKind, PlanTrigger, Role};
 use crate::id::{Epoch, PartitionId, PlanId, RaftId, StageId};
-use crate::node::{Node, NodeStatus};
 use crate::partition::{Behind, Joining, Migration, Partition, Stage, has_duplicates};
 use crate::planted::{self, Bug};
 
