@@ -27,6 +27,7 @@ use crate::placement::{
     MinimalMove, Placement, PlacementError, PlacementInput, PlacementNode, PlacementStrategy, Rows,
     Standing, VerifyError, verify,
 };
+use crate::planted::{self, Bug};
 use crate::state::ClusterState;
 use crate::time::{Instant, UnixMillis};
 use start::Agenda;
@@ -60,6 +61,9 @@ pub struct Coordinator {
     strategy: Arc<dyn PlacementStrategy>,
     agenda: Agenda,
     leases: LeaseBook,
+    /// Up to where the log was when this process began to lead.
+    #[cfg(feature = "planted")]
+    led_from: Option<LogIndex>,
 }
 
 /// What to do now.
@@ -110,6 +114,8 @@ impl Coordinator {
             strategy: Arc::new(MinimalMove::default()),
             agenda: Agenda::default(),
             leases: LeaseBook::new(config.lease_timing()),
+            #[cfg(feature = "planted")]
+            led_from: None,
         })
     }
 
@@ -139,6 +145,8 @@ impl Coordinator {
                 self.basis = None;
                 self.protected = false;
                 self.calm_since = None;
+                #[cfg(feature = "planted")]
+                self.led_from.take();
             }
             Some(_) => {}
             None => {
@@ -198,6 +206,8 @@ impl Coordinator {
         if !self.detector.is_leading() || state.cluster().is_none() {
             return decision;
         }
+        #[cfg(feature = "planted")]
+        self.led_from.get_or_insert(state.applied());
         self.judge(state, now, wall, &mut decision);
         self.guard(state, now, &mut decision);
         self.evict(state, now, wall, &mut decision);
@@ -276,6 +286,10 @@ impl Coordinator {
     /// Enters protected mode beyond the configured share of down nodes. Leaves it at half of that
     /// at once, and below it after a while without more trouble.
     fn guard(&mut self, state: &ClusterState, now: Instant, decision: &mut Decision) {
+        if planted::is_on(Bug::CopyWhileProtected) {
+            self.protected = false;
+            return;
+        }
         let total = state.nodes().len();
         let down = state
             .nodes()
@@ -357,7 +371,12 @@ impl Coordinator {
             .nodes()
             .filter(|node| node.status == NodeStatus::Joining)
         {
-            let caught_up = self.applied.get(&node.raft_id);
+            let caught_up = if self.detector.leading() == Some(node.raft_id) {
+                // Elected before the last leader activated it: it sends itself no heartbeats.
+                Some(state.applied())
+            } else {
+                self.applied.get(&node.raft_id).copied()
+            };
             if caught_up.is_some_and(|applied| applied.0 >= node.raft_id.0) {
                 decision.commands.push(Command::Activate {
                     node: node.raft_id,
@@ -371,6 +390,11 @@ impl Coordinator {
     fn start(&mut self, state: &ClusterState, wall: UnixMillis, decision: &mut Decision) {
         let Some(plan) = state.plan() else { return };
         if state.plan_basis() != state.planned_basis() {
+            return;
+        }
+        #[cfg(feature = "planted")]
+        if planted::is_on(Bug::ForgetPlan) && self.led_from.is_some_and(|at| plan.id.0 <= at.0) {
+            // As if plans were the business of whoever made them.
             return;
         }
         let moves = self.agenda.due(state, plan, !self.protected);
@@ -658,6 +682,9 @@ fn dismiss(state: &ClusterState, wall: UnixMillis, decision: &mut Decision) {
 
 /// Calls off moves whose copying node has died.
 fn revert(state: &ClusterState, wall: UnixMillis, decision: &mut Decision) {
+    if planted::is_on(Bug::NeverRevert) {
+        return;
+    }
     let stages = migrating(state, |_, partition| {
         partition
             .joining()

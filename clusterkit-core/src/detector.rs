@@ -224,6 +224,12 @@ impl Detector {
         self.asked = None;
     }
 
+    /// Returns this process's own node, while it leads.
+    #[must_use]
+    pub const fn leading(&self) -> Option<RaftId> {
+        self.leading
+    }
+
     /// Tells whether verdicts are given.
     #[must_use]
     pub const fn is_leading(&self) -> bool {

@@ -181,6 +181,14 @@ impl Partition {
         self.joining().iter().any(joins) || self.behind.iter().any(catches_up)
     }
 
+    /// Returns the stage under which `node` is asked to copy.
+    pub(crate) fn stage_of(&self, node: RaftId) -> Option<StageId> {
+        let joining = self.joining().iter().find(|joining| joining.node == node);
+        let behind = self.behind.iter().find(|behind| behind.node == node);
+        let joins = joining.map(|joining| joining.stage);
+        joins.or_else(|| behind.and_then(|behind| behind.stage))
+    }
+
     /// Tells whether `node` has yet to confirm its release under `stage`.
     #[must_use]
     pub fn is_releasing(&self, node: RaftId, stage: StageId) -> bool {

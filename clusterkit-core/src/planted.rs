@@ -41,6 +41,32 @@ bugs! {
     ForgetMargin = "forget-margin",
     /// A leader grants leases without proof that it still leads.
     GrantOnDeposedLeader = "grant-on-deposed-leader",
+    /// A new leader leaves the plan alone that it finds in force.
+    ForgetPlan = "forget-plan",
+    /// A node whose disk was wiped gets the internal id of the member it replaces.
+    ReuseRaftId = "reuse-raft-id",
+    /// An answer about an earlier stage counts for the present one.
+    AcceptLateAnswer = "accept-late-answer",
+    /// A move whose copying node has died is not called off.
+    NeverRevert = "never-revert",
+    /// A move that is called off leaves the partition's epoch as it was.
+    RevertKeepsEpoch = "revert-keeps-epoch",
+    /// Members that a move replaces are asked to let go when it begins.
+    ReleaseBeforeSwitch = "release-before-switch",
+    /// The first event after a cursor is left out.
+    SkipEventOnResume = "skip-event-on-resume",
+    /// A plan counts on whatever epoch it was made.
+    PlanOnAnyEpoch = "plan-on-any-epoch",
+    /// However many nodes are down, data is copied.
+    CopyWhileProtected = "copy-while-protected",
+    /// What a command does depends on what else the process has done.
+    ApplyDependsOnProcess = "apply-depends-on-process",
+    /// A node that returns is told that all its copies are current.
+    RejoinIsCurrent = "rejoin-is-current",
+    /// A failover leaves the partition's epoch as it was.
+    FailoverKeepsEpoch = "failover-keeps-epoch",
+    /// A node is declared down although it was heard within its lease.
+    CondemnTheHeard = "condemn-the-heard",
     /// The log's file is never synced: what is acknowledged is lost with the power.
     SkipFsync = "skip-fsync",
     /// The name of a new log is not synced: a node that was admitted returns as a new one.
@@ -67,8 +93,16 @@ pub const fn is_on(_bug: Bug) -> bool {
     false
 }
 
+/// Tells something about this process that no command says. For one bug only.
+#[cfg(not(feature = "planted"))]
+#[must_use]
+#[inline(always)]
+pub const fn parity_of_process() -> bool {
+    false
+}
+
 #[cfg(feature = "planted")]
-pub use switch::{is_on, plant};
+pub use switch::{is_on, parity_of_process, plant};
 
 #[cfg(feature = "planted")]
 mod switch {
@@ -78,6 +112,15 @@ mod switch {
 
     /// One more than the discriminant of the planted bug; 0 while there is none.
     static PLANTED: AtomicU32 = AtomicU32::new(0);
+
+    /// How often [`parity_of_process`] was asked.
+    static ASKED: AtomicU32 = AtomicU32::new(0);
+
+    /// Tells something about this process that no command says. For one bug only.
+    #[must_use]
+    pub fn parity_of_process() -> bool {
+        ASKED.fetch_add(1, Ordering::Relaxed).is_multiple_of(2)
+    }
 
     /// Tells whether `bug` is planted in this process.
     #[must_use]

@@ -24,14 +24,17 @@
 //! `cargo xtask sim` runs many seeds over several processes; the binary of this crate is behind it.
 
 pub mod check;
+pub mod core_level;
 pub mod disk;
 mod outcome;
 mod rng;
+mod run;
 mod schedule;
 mod trace;
 
 pub use outcome::{Level, MalformedOutcome, Outcome, Violation};
 pub use rng::Rng;
+pub use run::{Report, RunOptions};
 pub use schedule::{
     Fault, FaultKind, FaultSchedule, MalformedSchedule, ScheduleConfig, ScheduledFault, Shrunk,
     Side, Unsynced,

@@ -21,6 +21,7 @@ mod place;
 mod random;
 mod runtime;
 mod scenarios;
+mod sim;
 mod tidy;
 mod ui;
 mod verdict;
@@ -51,6 +52,8 @@ enum Task {
     Bench(bench::BenchArgs),
     /// Place scenarios of your own: JSON lines in, rows out.
     Place(place::PlaceArgs),
+    /// Run the cluster in simulation: faults, checks and planted bugs, from seeds.
+    Sim(sim::SimArgs),
     /// Draw the pictures of the documentation, or check that they are up to date.
     Draw(draw::DrawArgs),
 }
@@ -63,6 +66,7 @@ fn main() -> ExitCode {
         Task::ClusterTest(args) => scenarios::run(&args),
         Task::Bench(args) => bench::run(&args),
         Task::Place(args) => place::run(&args),
+        Task::Sim(args) => sim::run(&args),
         Task::Draw(args) => draw::run(&args),
     };
     match outcome {

@@ -128,7 +128,11 @@ impl Load {
                 let more = sources.iter().filter(|&source| source == *node).count();
                 (busy(&self.served, **node) as usize) + more < self.per_node as usize
             };
-            let source = *holders.iter().find(free)?;
+            // A move that needs more than the limit allows may begin where nothing else is served:
+            // otherwise few holders could never serve many that join.
+            let idle = |node: &&RaftId| busy(&self.served, **node) == 0;
+            let found = holders.iter().find(free);
+            let source = *found.or_else(|| holders.iter().find(idle))?;
             sources.push(source);
         }
         for (&node, &source) in comes.iter().zip(&sources) {

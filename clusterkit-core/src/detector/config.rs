@@ -4,6 +4,7 @@ use core::time::Duration;
 
 use crate::config::ConfigError;
 use crate::lease::LeaseTiming;
+use crate::planted::{self, Bug};
 
 /// Timing of failure detection.
 ///
@@ -120,6 +121,9 @@ impl DetectorConfig {
 
     /// Returns for how long a node may be silent before it is suspect.
     pub(super) fn patience(&self) -> Duration {
+        if planted::is_on(Bug::CondemnTheHeard) {
+            return self.lease / 10;
+        }
         self.lease + self.drift_margin
     }
 }

@@ -15,6 +15,7 @@ use crate::event::{ChangeReason, ChangeStage, EventKind, LeaveReason, Role, Verd
 use crate::id::{Epoch, PartitionId, RaftId};
 use crate::node::{Drain, NODE_TEXT_MAX_BYTES, Node, NodeSpec, NodeStatus};
 use crate::partition::{Behind, Partition, Stage};
+use crate::planted::{self, Bug};
 
 impl ClusterState {
     pub(super) fn join(
@@ -54,7 +55,12 @@ impl ClusterState {
         if let Some(holder) = holder {
             self.expel(&holder, LeaveReason::Removed, change);
         }
-        let node = Node::new(RaftId(change.index.0), spec.clone(), change.at);
+        let mut id = RaftId(change.index.0);
+        if planted::is_on(Bug::ReuseRaftId) {
+            // As if the node were the same whatever became of its disk.
+            id = replaces.unwrap_or(id);
+        }
+        let node = Node::new(id, spec.clone(), change.at);
         change.node = Some(node.raft_id);
         change.published = true;
         self.nodes.insert(node.raft_id, Arc::new(node));
@@ -333,7 +339,9 @@ impl ClusterState {
             }
             if orphaned {
                 lead(&mut partition, successor);
-                partition.epoch = change.next;
+                if !planted::is_on(Bug::FailoverKeepsEpoch) {
+                    partition.epoch = change.next;
+                }
                 self.roles_stale = true;
             }
             if partition.primary.is_none() {
@@ -390,6 +398,7 @@ impl ClusterState {
                     .iter()
                     .find(|behind| behind.node == raft_id);
                 let verdict = match behind {
+                    _ if planted::is_on(Bug::RejoinIsCurrent) => Verdict::Current,
                     None => Verdict::Current,
                     Some(behind) if behind.diverged => Verdict::Diverged,
                     Some(behind) => Verdict::Behind(behind.since),

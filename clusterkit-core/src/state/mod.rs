@@ -249,7 +249,10 @@ impl ClusterState {
             .events
             .front()
             .map_or(self.last_event.0 + 1, |event| event.seq.0);
-        let next = cursor.0.saturating_add(1);
+        let mut next = cursor.0.saturating_add(1);
+        if planted::is_on(Bug::SkipEventOnResume) && next > 1 {
+            next += 1;
+        }
         let missed = next < oldest;
         let skip = usize::try_from(next.saturating_sub(oldest)).unwrap_or(usize::MAX);
         (self.events.iter().skip(skip).cloned().collect(), missed)
@@ -331,9 +334,13 @@ impl ClusterState {
             let mut members = partition.members();
             return members.find(|node| self.is_live(*node) && !without.contains(node));
         }
-        partition
+        let mut fit = partition
             .in_sync()
-            .find(|node| self.is_live(*node) && !without.contains(node))
+            .filter(|node| self.is_live(*node) && !without.contains(node));
+        if planted::is_on(Bug::ApplyDependsOnProcess) && planted::parity_of_process() {
+            return fit.last();
+        }
+        fit.next()
     }
 
     fn compute_health(&self) -> ClusterHealth {

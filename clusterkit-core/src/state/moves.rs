@@ -28,7 +28,7 @@ impl ClusterState {
         targets: &[(PartitionId, Vec<RaftId>)],
         change: &mut Change,
     ) -> Result<(), Rejected> {
-        if base != self.epoch {
+        if base != self.epoch && !planted::is_on(Bug::PlanOnAnyEpoch) {
             return Err(Rejected::StaleEpoch {
                 base,
                 current: self.epoch,
@@ -242,6 +242,13 @@ impl ClusterState {
             let what = what(ChangeStage::Syncing, stage, role, reason, partition.primary);
             change.emit_partition(id, partition, joining.node, what);
         }
+        if planted::is_on(Bug::ReleaseBeforeSwitch) {
+            // As if the switch had been committed already.
+            for node in partition.members().filter(|node| !row.contains(node)) {
+                let what = what(ChangeStage::Cleanup, stage, Role::None, reason, None);
+                change.emit_partition(id, partition, node, what);
+            }
+        }
         change.published = true;
     }
 
@@ -251,7 +258,12 @@ impl ClusterState {
         stages: &[(PartitionId, StageId)],
         change: &mut Change,
     ) {
-        for &(id, stage) in stages {
+        for &(id, mut stage) in stages {
+            if planted::is_on(Bug::AcceptLateAnswer) {
+                // As if answers did not name their stage.
+                let asked = self.partition(id).and_then(|it| it.stage_of(node));
+                stage = asked.unwrap_or(stage);
+            }
             let open = self
                 .partition(id)
                 .is_some_and(|partition| partition.is_syncing(node, stage));
@@ -484,7 +496,9 @@ impl ClusterState {
         let Stage::Syncing(migration) = core::mem::take(&mut partition.stage) else {
             return None;
         };
-        partition.epoch = change.next;
+        if !planted::is_on(Bug::RevertKeepsEpoch) {
+            partition.epoch = change.next;
+        }
         let copied = migration.joining.iter().map(|joining| joining.node);
         let copied = copied.chain(migration.leaving.iter().copied());
         let leaving: Vec<RaftId> = copied.filter(|&node| self.is_live(node)).collect();

@@ -7,13 +7,16 @@ use std::time::Duration;
 
 use clusterkit_core::command::Command;
 use clusterkit_core::config::ClusterConfig;
+use clusterkit_core::coordinator::Coordinator;
 use clusterkit_core::detector::DetectorConfig;
 use clusterkit_core::id::{Incarnation, PartitionId, RaftId};
 use clusterkit_core::lease::{LeadershipProof, Lease};
 use clusterkit_core::node::NodeStatus;
+use clusterkit_core::time::Instant;
 use proptest::prelude::*;
 
 use crate::cluster::Cluster;
+use crate::world::{AT, World, join, spec};
 
 #[test]
 fn a_cluster_grows_loses_a_node_and_gets_it_back_without_copying_twice() {
@@ -435,4 +438,19 @@ fn a_node_is_marked_down_only_when_its_lease_is_over() {
     }
     assert!(world.now >= asked_at + timing.wait());
     assert!(!lease.is_live(world.now));
+}
+
+#[test]
+fn a_leader_elected_while_it_was_joining_activates_itself() {
+    let mut world = World::formed(1, 4, 1);
+    let joined = world.ok(join(spec(2), None)).node;
+    let mut coordinator = Coordinator::new(DetectorConfig::default()).unwrap();
+    let now = Instant::from_millis(10);
+    coordinator.handle_leadership(joined, 2, now);
+    let decision = coordinator.decide(&world.state, now, AT);
+    let activate = Command::Activate {
+        node: joined.unwrap(),
+        at: AT,
+    };
+    assert!(decision.commands.contains(&activate), "{decision:?}");
 }

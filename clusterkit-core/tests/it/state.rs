@@ -201,6 +201,27 @@ fn a_member_that_catches_up_after_the_plan_gets_its_roles_back() {
 }
 
 #[test]
+fn a_node_that_was_down_when_planned_for_and_holds_nothing_gets_roles_when_it_returns() {
+    let mut world = World::placed(3, 1, &[1, 2]);
+    world.down(&[3]);
+    world.plan(&[(0, &[1, 2])]);
+    assert!(!world.state.roles_stale(), "planned for as things stand");
+    world.up(&[3]);
+    assert!(world.state.roles_stale(), "it may lead now");
+}
+
+#[test]
+fn a_move_begun_for_an_earlier_plan_does_not_cost_the_later_one_its_primary() {
+    let mut world = World::placed(3, 1, &[1, 2]);
+    world.start(&[(0, &[1, 3])]);
+    world.plan(&[(0, &[3, 1])]);
+    world.sync(3);
+    world.switch();
+    assert_eq!(world.row(0), [3, 1]);
+    assert!(world.state.plan().is_none());
+}
+
+#[test]
 fn a_node_down_at_the_first_placement_still_gets_its_copy() {
     let mut world = World::formed(3, 1, 3);
     world.down(&[2]);

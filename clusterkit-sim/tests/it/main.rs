@@ -4,5 +4,6 @@
     reason = "helpers of tests are tests; clippy exempts only the test functions themselves"
 )]
 
+mod core_level;
 mod disk;
 mod storage;

@@ -1,0 +1,295 @@
+//! The leader's loop, as the embedded node runs it: decide, propose one thing after the other,
+//! decide again.
+//!
+//! Heartbeats and what the leader hears of them are here too.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use clusterkit_core::command::Command;
+use clusterkit_core::coordinator::Decision;
+use clusterkit_core::detector::Heard;
+use clusterkit_core::id::{Incarnation, LogIndex, RaftId};
+use clusterkit_core::node::NodeStatus;
+use clusterkit_core::partition::{Joining, Stage};
+use clusterkit_core::placement::MinimalMove;
+use clusterkit_core::state::ClusterState;
+use clusterkit_core::time::Instant;
+
+use super::event::{Answer, Event, Purpose, Slot, What};
+use super::process::Phase;
+use super::world::{Broken, Check, World, ensure};
+
+/// How long to wait before deciding again about what was just refused or failed.
+const RETRY_PAUSE: Duration = Duration::from_millis(50);
+/// The longest the loop sleeps.
+const SLEEP_MAX: Duration = Duration::from_secs(60);
+
+/// Where the loop of one process stands.
+#[derive(Debug, Default)]
+pub(super) struct Loop {
+    /// What is still to be proposed of the last decision.
+    queue: VecDeque<Command>,
+    /// A proposal has no answer yet.
+    waiting: bool,
+    /// Everything proposed of this decision was done.
+    content: bool,
+    /// When it goes on; later plans to go on are void.
+    wakes_at: Option<Duration>,
+    /// When each node was last heard, by this process's own clock. What the detector must respect.
+    heard: BTreeMap<RaftId, Instant>,
+    /// Whom it has proposed to declare down and the log has not: it must go on proposing that.
+    condemned: BTreeSet<RaftId>,
+}
+
+impl World {
+    /// Reports to the leader, and plans the next report.
+    pub(super) fn pulse(&mut self, slot: Slot) {
+        let process = self.process(slot);
+        let (Some(node), Phase::Member) = (process.disk.raft_id, process.phase) else {
+            return;
+        };
+        let next = process.clock.after(self.now, self.settings.pulse) - self.now;
+        let (incarnation, applied) = (process.disk.incarnation, process.view.applied());
+        let leads = process.leads.is_some();
+        self.plan(slot, next, What::Pulse);
+        let Some(leader) = self.log.leader.filter(|&leader| leader != slot && !leads) else {
+            return;
+        };
+        if !self.reaches(slot, leader) {
+            return;
+        }
+        let (first, again) = self.net.deliver();
+        for after in first.into_iter().chain(again) {
+            let what = What::Heartbeat {
+                from: slot,
+                node,
+                incarnation,
+                applied,
+            };
+            self.plan(leader, after, what);
+        }
+    }
+
+    /// Takes note of a report, as the leader.
+    pub(super) fn hear(
+        &mut self,
+        slot: Slot,
+        from: Slot,
+        (node, incarnation, applied): (RaftId, Incarnation, LogIndex),
+    ) {
+        if self.process(slot).leads.is_none() {
+            return;
+        }
+        let process = &mut self.processes[slot as usize - 1];
+        let Some(record) = process.view.node(node) else {
+            if process.view.applied().0 >= node.0 && self.reaches(slot, from) {
+                self.plan(from, Duration::from_millis(1), What::Removed { node });
+            }
+            return;
+        };
+        let waits = matches!(record.status, NodeStatus::Joining | NodeStatus::Down);
+        let now = process.clock.monotonic(self.now);
+        let heard = process
+            .coordinator
+            .handle_heartbeat(node, incarnation, applied, now);
+        match heard {
+            Heard::Counted => {
+                process.decides.heard.insert(node, now);
+            }
+            // A newer process of it reports in: this one stops, which it has already.
+            _ => return,
+        }
+        if waits {
+            self.wake_leader(slot);
+        }
+    }
+
+    pub(super) fn learn_elected(&mut self, slot: Slot, term: u64) {
+        if self.log.leader != Some(slot) || self.log.term != term {
+            return;
+        }
+        self.process_mut(slot).leads = Some(term);
+        self.process_mut(slot).decides.heard.clear();
+        self.process_mut(slot).decides.condemned.clear();
+        self.wake_leader(slot);
+    }
+
+    pub(super) fn learn_deposed(&mut self, slot: Slot, term: u64) {
+        let now = self.now;
+        let process = self.process_mut(slot);
+        if process.leads != Some(term) {
+            return;
+        }
+        process.leads = None;
+        let local = process.clock.monotonic(now);
+        process.coordinator.handle_leadership(None, term, local);
+        process.decides = Loop::default();
+    }
+
+    /// Lets the loop go on now, if it sleeps.
+    pub(super) fn wake_leader(&mut self, slot: Slot) {
+        let process = self.process(slot);
+        if process.leads.is_some() && !process.decides.waiting {
+            self.wake_at(slot, self.now);
+        }
+    }
+
+    fn wake_at(&mut self, slot: Slot, at: Duration) {
+        let wakes_at = &mut self.process_mut(slot).decides.wakes_at;
+        if wakes_at.is_none_or(|planned| at < planned) {
+            *wakes_at = Some(at);
+            let life = self.process(slot).life;
+            let what = What::Lead;
+            self.agenda.plan(at, Event::Process { slot, life, what });
+        }
+    }
+
+    /// Goes on with the loop: proposes what is left of the last decision, or decides.
+    pub(super) fn lead(&mut self, slot: Slot) -> Check {
+        let now = self.now;
+        let process = self.process_mut(slot);
+        // Plans to go on at another time than the last one agreed on are void.
+        if process.decides.wakes_at.is_none_or(|at| at > now) {
+            return Ok(());
+        }
+        process.decides.wakes_at = None;
+        if process.leads.is_none() || process.decides.waiting {
+            return Ok(());
+        }
+        if !process.decides.queue.is_empty() {
+            self.propose_next(slot);
+            return Ok(());
+        }
+        let (mut decision, local) = self.decide(slot)?;
+        let process = &mut self.processes[slot as usize - 1];
+        let mut commands: VecDeque<Command> = decision.commands.drain(..).collect();
+        if let Some(request) = decision.plan.take() {
+            let (placement, refuted) =
+                request
+                    .compute(&MinimalMove::default())
+                    .map_err(|error| Broken {
+                        rule: "a-plan-is-made",
+                        detail: error.to_string(),
+                    })?;
+            ensure(refuted.is_none(), "certificates-hold", || {
+                format!("{refuted:?} for {:?}", request.input)
+            })?;
+            commands.push_back(request.command(&placement, process.clock.wall(now)));
+        }
+        process.decides.queue = commands;
+        process.decides.content = true;
+        if process.decides.queue.is_empty() {
+            let sleep = decision.next.saturating_since(local).min(SLEEP_MAX);
+            let at = process.clock.after(now, sleep) + Duration::from_nanos(1);
+            self.wake_at(slot, at);
+        } else {
+            // Deciding and placing takes a moment, in which others may be faster.
+            let takes = self
+                .rng
+                .duration(Duration::from_micros(50)..=Duration::from_millis(5));
+            self.wake_at(slot, now + takes);
+        }
+        Ok(())
+    }
+
+    fn decide(&mut self, slot: Slot) -> Result<(Decision, Instant), Broken> {
+        let now = self.now;
+        let patience = self.settings.detector.lease;
+        let process = self.process_mut(slot);
+        let (local, wall) = (process.clock.monotonic(now), process.clock.wall(now));
+        let leading = process.leads.and(process.disk.raft_id);
+        let term = process.leads.unwrap_or_default();
+        process.coordinator.handle_leadership(leading, term, local);
+        let view = std::sync::Arc::clone(&process.view);
+        let decision = process.coordinator.decide(&view, local, wall);
+        check_protected(&view, &decision)?;
+        check_reverted(&view, &decision)?;
+        let condemned = &mut process.decides.condemned;
+        condemned.retain(|&node| view.is_live(node));
+        for command in &decision.commands {
+            let Command::MarkDown { nodes, .. } = command else {
+                continue;
+            };
+            for &node in nodes {
+                let heard = process.decides.heard.get(&node);
+                let silent = heard.is_none_or(|&at| local.saturating_since(at) >= patience);
+                let again = !condemned.insert(node);
+                ensure(silent || again, "heard-is-not-condemned", || {
+                    format!("n{slot} condemns {node}, heard at {heard:?}, at {local:?}")
+                })?;
+            }
+        }
+        Ok((decision, local))
+    }
+
+    fn propose_next(&mut self, slot: Slot) {
+        let process = self.process_mut(slot);
+        if let Some(command) = process.decides.queue.pop_front() {
+            process.decides.waiting = true;
+            self.propose(slot, command, Purpose::Decision);
+        }
+    }
+
+    pub(super) fn decision_answered(&mut self, slot: Slot, result: &Answer) {
+        let now = self.now;
+        let process = self.process_mut(slot);
+        if process.leads.is_none() || !process.decides.waiting {
+            return;
+        }
+        process.decides.waiting = false;
+        process.decides.content &= match result {
+            Answer::Applied(applied) => applied.refused.is_empty(),
+            Answer::Rejected(_) | Answer::NoLeader | Answer::Unknown => false,
+        };
+        if !process.decides.queue.is_empty() {
+            self.propose_next(slot);
+        } else if process.decides.content {
+            self.wake_at(slot, now);
+        } else {
+            self.wake_at(slot, now + RETRY_PAUSE);
+        }
+    }
+}
+
+/// While more nodes are down than may be, nothing is decided that copies data.
+fn check_protected(view: &ClusterState, decision: &Decision) -> Check {
+    let down = view
+        .nodes()
+        .filter(|node| node.status == NodeStatus::Down && !node.evicted);
+    let (down, total) = (down.count(), view.nodes().len());
+    if down * 1_000 <= view.config().max_down_permille as usize * total {
+        return Ok(());
+    }
+    let copies = decision.plan.is_some()
+        || decision.commands.iter().any(|command| match command {
+            Command::Evict { .. } | Command::Plan { .. } => true,
+            Command::StartMoves { moves, .. } => {
+                moves.iter().any(|start| !start.sources.is_empty())
+            }
+            _ => false,
+        });
+    ensure(!copies, "protected-copies-nothing", || {
+        format!("{down} of {total} nodes are down: {:?}", decision.commands)
+    })
+}
+
+/// A move whose copying node is gone does not go on as if it were there.
+fn check_reverted(view: &ClusterState, decision: &Decision) -> Check {
+    for (id, partition) in view.partitions_by_id() {
+        let Stage::Syncing(migration) = &partition.stage else {
+            continue;
+        };
+        let gone = |joining: &Joining| !view.is_live(joining.node);
+        if !migration.joining.iter().any(gone) {
+            continue;
+        }
+        let reverted = decision.commands.iter().any(|command| {
+            matches!(command, Command::Revert { stages, .. } if stages.contains(&(id, migration.id)))
+        });
+        ensure(reverted, "moves-of-the-dead-are-called-off", || {
+            format!("{id}: {migration:?}: {:?}", decision.commands)
+        })?;
+    }
+    Ok(())
+}

@@ -1,0 +1,183 @@
+//! What a seed says about a run: sizes, settings, faults, and who starts when.
+
+use std::time::Duration;
+
+use clusterkit_core::command::Command;
+use clusterkit_core::config::ClusterConfig;
+use clusterkit_core::detector::DetectorConfig;
+use clusterkit_core::id::{ClusterId, RaftId};
+
+use super::app::App;
+use super::event::{Agenda, Event, Slot};
+use super::judge::Judge;
+use super::log::Log;
+use super::net::Net;
+use super::process::Phase;
+use super::settle::Quiet;
+use super::world::{Settings, World};
+use crate::run::RunOptions;
+use crate::{FaultKind, FaultSchedule, Rng, ScheduleConfig, Trace};
+
+/// How long everything has to settle after the last fault.
+const SETTLE_MAX: Duration = Duration::from_secs(240);
+
+/// Faults that only the full level can carry out.
+const ELSEWHERE: &[FaultKind] = &[FaultKind::FullDisk, FaultKind::PauseMoves];
+
+/// Builds the world of `seed`: the first node has formed the cluster, the others are about to
+/// start.
+pub(super) fn build(seed: u64, options: &RunOptions) -> World {
+    let root = Rng::new(seed);
+    let mut sizes = root.split("sizes");
+    let drawn = draw_nodes(&mut sizes);
+    let nodes = options.nodes.unwrap_or(drawn).max(1);
+    let zones = if sizes.chance(300) {
+        sizes.within(2..=4)
+    } else {
+        0
+    };
+    let zones = u32::try_from(zones).unwrap_or(0);
+    let settings = draw_settings(&mut sizes, nodes);
+    let duration = sizes.duration(Duration::from_secs(10)..=Duration::from_secs(45));
+    let drawn = draw_faults(&root, &mut sizes, (nodes, zones), duration);
+    let faults = options.faults.clone().unwrap_or(drawn);
+    let begins = faults.ends_at().max(Duration::from_secs(5));
+    let mut world = World {
+        now: Duration::ZERO,
+        agenda: Agenda::default(),
+        trace: Trace::new(options.trace),
+        net: Net::new(root.split("net")),
+        log: Log::new(root.split("log")),
+        processes: Vec::new(),
+        app: App::new(settings.config.partition_count as usize),
+        judge: Judge::default(),
+        quiet: Quiet::new(begins, SETTLE_MAX),
+        rng: root.split("world"),
+        hooks_rng: root.split("hooks"),
+        settings,
+        faults,
+    };
+    let numbers = [
+        u64::from(nodes),
+        u64::from(world.settings.config.partition_count),
+    ];
+    world.trace.step(Duration::ZERO, "world", &numbers, || {
+        format!("{:?}", world.settings)
+    });
+    for number in 0..nodes {
+        world.add_slot(if zones == 0 { 0 } else { number % zones + 1 });
+    }
+    form(&mut world);
+    for slot in 1..=nodes {
+        let at = world.rng.duration(Duration::ZERO..=Duration::from_secs(2));
+        let at = if slot == 1 { Duration::ZERO } else { at };
+        world.agenda.plan(at, Event::Boot(slot));
+    }
+    for (number, fault) in world.faults.faults().iter().enumerate() {
+        world.agenda.plan(fault.at, Event::FaultBegins(number));
+        if fault.fault.lasts().is_some() {
+            world.agenda.plan(fault.ends_at(), Event::FaultEnds(number));
+        }
+    }
+    world.agenda.plan(world.first_write(), Event::Write);
+    world.agenda.plan(
+        world.quiet.begins() + Duration::from_secs(1),
+        Event::Settled,
+    );
+    world
+}
+
+/// Lets the first node form the cluster, as its own process would.
+fn form(world: &mut World) {
+    let bytes = world.rng.bytes16();
+    let process = world.process_mut(1);
+    process.disk.raft_id = Some(RaftId::BOOTSTRAP);
+    process.disk.incarnation.0 = 0;
+    process.phase = Phase::Announcing;
+    let mut node = process.spec();
+    // The process that forms is the first one on its disk.
+    node.incarnation.0 = 1;
+    let at = process.clock.wall(Duration::ZERO);
+    let command = Command::Bootstrap {
+        cluster: ClusterId::from_bytes(bytes),
+        config: world.settings.config.clone(),
+        node,
+        at,
+    };
+    world.log.leader = None;
+    // Nothing is there yet that a first command could break.
+    let formed = world.commit(&command);
+    debug_assert!(
+        matches!(formed, Ok(Ok(_))),
+        "the settings drawn are valid: {formed:?}"
+    );
+    world.call_election();
+}
+
+/// Draws how many nodes there are: mostly a handful, sometimes dozens, rarely a thousand.
+fn draw_nodes(rng: &mut Rng) -> u32 {
+    let nodes = match rng.below(4_000) {
+        0 => rng.within(1_000..=1_200),
+        1..=40 => rng.within(20..=60),
+        41..=120 => rng.within(1..=2),
+        _ => rng.within(3..=9),
+    };
+    u32::try_from(nodes).unwrap_or(3)
+}
+
+fn draw_settings(rng: &mut Rng, nodes: Slot) -> Settings {
+    let partitions = match nodes {
+        0..=9 => rng.within(8..=32),
+        10..=99 => rng.within(64..=200),
+        _ => 1_024,
+    };
+    let lease = [500, 1_000, 2_000][rng.index(3)];
+    let lease = Duration::from_millis(lease);
+    let factor = [1, 2, 2, 3, 3, 3, 3, 4][rng.index(8)];
+    let few = nodes < 10;
+    let config = ClusterConfig {
+        partition_count: u32::try_from(partitions).unwrap_or(16),
+        replication_factor: factor,
+        moves_in_flight: if few { [1, 4, 64][rng.index(3)] } else { 64 },
+        moves_per_node: if few { [1, 2, 32][rng.index(3)] } else { 32 },
+        repair_delay_ms: rng.within(500..=15_000),
+        min_in_sync: u32::try_from(rng.within(1..=u64::from(factor))).unwrap_or(1),
+        max_down_permille: [334, 334, 500, 1_000][rng.index(4)],
+        ..ClusterConfig::default()
+    };
+    let detector = DetectorConfig {
+        lease,
+        drift_margin: lease / 20,
+        window: rng.duration(Duration::from_millis(20)..=Duration::from_millis(400)),
+        max_down_permille: config.max_down_permille,
+        strike_memory: Duration::from_secs(15),
+        return_delay_max: Duration::from_secs(8),
+    };
+    Settings {
+        config,
+        detector,
+        pulse: lease / 4,
+        expected: if rng.chance(500) { nodes as usize } else { 1 },
+        write_every: rng.duration(Duration::from_millis(5)..=Duration::from_millis(80)),
+        copy_max: rng.duration(Duration::from_millis(20)..=Duration::from_secs(3)),
+        hooks_fail_permille: [0, 50, 300][rng.index(3)],
+    }
+}
+
+fn draw_faults(
+    root: &Rng,
+    sizes: &mut Rng,
+    (nodes, zones): (u32, u32),
+    duration: Duration,
+) -> FaultSchedule {
+    let config = ScheduleConfig {
+        nodes,
+        zones,
+        joins_max: 3,
+        duration,
+        faults: u32::try_from(sizes.within(0..=14)).unwrap_or(5),
+        drift_margin_ppm: 50_000,
+        ..ScheduleConfig::default()
+    };
+    FaultSchedule::generate(&mut root.split("faults"), &config.without(ELSEWHERE))
+}

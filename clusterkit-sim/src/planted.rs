@@ -1,0 +1,163 @@
+//! The bugs that must be found, and within how many seeds.
+//!
+//! Where each is planted stands in `clusterkit_core::planted`. A limit is about ten times what it
+//! took when the row was written, so that a simulator that has become blind is noticed.
+
+use clusterkit_sim::Level;
+use console::style;
+
+use crate::Cli;
+use crate::clock::Stopwatch;
+use crate::runner::Pool;
+
+/// One bug of the table.
+struct Row {
+    name: &'static str,
+    level: Level,
+    /// Within how many seeds it must be found.
+    limit: u64,
+    /// What it breaks.
+    breaks: &'static str,
+}
+
+const fn core(name: &'static str, limit: u64, breaks: &'static str) -> Row {
+    let level = Level::Core;
+    Row {
+        name,
+        level,
+        limit,
+        breaks,
+    }
+}
+
+const TABLE: &[Row] = &[
+    core(
+        "promote-out-of-sync",
+        200,
+        "a primary lacks acknowledged writes",
+    ),
+    core(
+        "switch-before-synced",
+        50,
+        "a member lacks acknowledged writes",
+    ),
+    core(
+        "forget-plan",
+        300,
+        "a new leader leaves the plan it finds alone",
+    ),
+    core("reuse-raft-id", 300, "two disks share one internal id"),
+    core(
+        "accept-late-answer",
+        500,
+        "an answer about an earlier stage counts",
+    ),
+    core("never-revert", 500, "a move whose target died stays open"),
+    core(
+        "revert-keeps-epoch",
+        500,
+        "writers of a move called off are not fenced",
+    ),
+    core(
+        "release-before-switch",
+        50,
+        "a member is asked to let go of its copy",
+    ),
+    core("skip-event-on-resume", 50, "a node misses an event"),
+    core(
+        "plan-on-any-epoch",
+        300,
+        "a plan made on another topology counts",
+    ),
+    core(
+        "copy-while-protected",
+        500,
+        "copies start while too many nodes are down",
+    ),
+    core(
+        "apply-depends-on-process",
+        50,
+        "replicas come to different states",
+    ),
+    core(
+        "rejoin-is-current",
+        300,
+        "a copy that lacks writes is called current",
+    ),
+    core(
+        "failover-keeps-epoch",
+        100,
+        "one epoch of a partition has two primaries",
+    ),
+    core(
+        "condemn-the-heard",
+        300,
+        "a node heard within its lease is declared down",
+    ),
+];
+
+/// Plants every bug of the table in turn. Returns whether each was found in time.
+pub(crate) fn run(cli: &Cli) -> Result<bool, String> {
+    let watch = Stopwatch::start();
+    let rows = TABLE
+        .iter()
+        .filter(|row| cli.plant.as_deref().is_none_or(|only| only == row.name));
+    let (mut found_all, mut bugs) = (true, 0);
+    println!(
+        "{:<26} {:<5} {:>8} {:>7}  {:<28} breaks",
+        "bug", "level", "found in", "limit", "rule"
+    );
+    for row in rows {
+        bugs += 1;
+        let found = find(cli, row)?;
+        let (seeds, rule) = match &found {
+            Some((seeds, rule)) => (seeds.to_string(), rule.as_str()),
+            None => (String::from("-"), "not found"),
+        };
+        let rule = if found.is_some() {
+            style(rule).green()
+        } else {
+            style(rule).red().bold()
+        };
+        println!(
+            "{:<26} {:<5} {seeds:>8} {:>7}  {rule:<28} {}",
+            row.name, row.level, row.limit, row.breaks
+        );
+        found_all &= found.is_some();
+    }
+    let wall = watch.elapsed().as_secs_f64();
+    println!(
+        "{bugs} bugs, {} found in time, {wall:.1} wall seconds",
+        if found_all { "all" } else { "NOT all" }
+    );
+    Ok(found_all)
+}
+
+/// Runs seeds with the bug of `row` until one fails. Returns how many it took, and which promise.
+fn find(cli: &Cli, row: &Row) -> Result<Option<(u64, String)>, String> {
+    let cli = Cli {
+        level: row.level,
+        nodes: None,
+        ..cli.clone()
+    };
+    let pool = Pool::new(&cli, Some(row.name));
+    let step = 10;
+    let mut at = 1;
+    while at <= row.limit {
+        let count = step.min(row.limit + 1 - at);
+        let mut first: Option<(u64, String)> = None;
+        pool.run(vec![(at, count)], |outcome| {
+            if let Some(violation) = &outcome.violation
+                && first.is_none()
+            {
+                first = Some((outcome.seed, violation.rule.clone()));
+            }
+            first.is_none()
+        })?;
+        if first.is_some() {
+            return Ok(first);
+        }
+        at += count;
+    }
+    Ok(None)
+}
