@@ -8,7 +8,7 @@ use std::process::Command;
 use anyhow::{Context, bail};
 use clap::Args;
 
-use crate::check::{cargo_path, root};
+use crate::check::cargo_path;
 
 /// Options of `cargo xtask sim`.
 #[derive(Args)]
@@ -85,9 +85,7 @@ pub(crate) fn run(args: &SimArgs) -> anyhow::Result<()> {
         "clusterkit-sim",
     ]);
     if args.planted || args.plant.is_some() {
-        // Beside the other build, so that neither makes the other compile again.
-        cargo.args(["--features", "planted", "--target-dir"]);
-        cargo.arg(root()?.join("target").join("planted"));
+        cargo.args(["--features", "planted"]);
     }
     let status = cargo
         .arg("--")

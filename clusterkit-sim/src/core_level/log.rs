@@ -26,6 +26,9 @@ const PATIENCE: Duration = Duration::from_millis(600);
 /// How long a proposer waits for an answer.
 const ANSWER_MAX: Duration = Duration::from_secs(2);
 
+/// How many of a thousand proposals that are handed on arrive much later.
+const LATE_PERMILLE: u32 = 25;
+
 /// The most entries of one run. Beyond it somebody decides the same thing for ever.
 const ENTRIES_MAX: u64 = 200_000;
 
@@ -130,6 +133,11 @@ impl World {
                 (late, self.log.rng.chance(600))
             }
             (None, Some(leader)) if self.reaches(slot, leader) => match self.net.deliver() {
+                // Some lie in a buffer until nobody expects them any more.
+                (Some(way), _) if self.log.rng.chance(LATE_PERMILLE) => {
+                    let late = Duration::ZERO..=Duration::from_secs(4);
+                    (way + self.log.rng.duration(late), false)
+                }
                 (Some(way), _) => (way, false),
                 (None, _) => (Duration::ZERO, true),
             },
