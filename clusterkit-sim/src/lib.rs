@@ -26,6 +26,7 @@
 pub mod check;
 pub mod core_level;
 pub mod disk;
+pub mod full;
 mod outcome;
 mod rng;
 mod run;

@@ -13,7 +13,7 @@ use crate::Cli;
 fn run(level: Level, seed: u64, options: &RunOptions) -> Result<Report, String> {
     match level {
         Level::Core => Ok(clusterkit_sim::core_level::run(seed, options)),
-        Level::Full => Err(String::from("level full does not run yet")),
+        Level::Full => Ok(clusterkit_sim::full::run(seed, options)),
     }
 }
 

@@ -481,6 +481,14 @@ impl ClusterKit {
         let _ = phase.wait_for(|phase| *phase >= Phase::Left).await;
     }
 
+    /// Returns what this node knows of the log, whole. For simulations, which judge it; programs
+    /// want [`topology`](Self::topology).
+    #[doc(hidden)]
+    #[must_use]
+    pub fn log_view(&self) -> Arc<View> {
+        self.view()
+    }
+
     pub(crate) fn inner(&self) -> &Arc<Inner> {
         &self.inner
     }

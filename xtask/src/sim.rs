@@ -87,7 +87,11 @@ pub(crate) fn run(args: &SimArgs) -> anyhow::Result<()> {
     if args.planted || args.plant.is_some() {
         cargo.args(["--features", "planted"]);
     }
+    // Lets the simulator seed the chance of the async runtime, too.
+    let mut flags = std::env::var("RUSTFLAGS").unwrap_or_default();
+    flags.push_str(" --cfg tokio_unstable");
     let status = cargo
+        .env("RUSTFLAGS", flags.trim())
         .arg("--")
         .args(args.words())
         .status()

@@ -408,11 +408,11 @@ impl Engine {
                     .await;
             }
             let newer = self.cluster.changed(known);
-            if unfinished {
-                // Whether it changed or not: it is tried again.
-                let _ = timeout(REST, newer).await;
-            } else {
-                let _ = timeout(REST * 4, newer).await;
+            // Whether it changed or not: what is unfinished is tried again.
+            let rest = if unfinished { REST } else { REST * 4 };
+            if let Ok(newest) = timeout(rest, newer).await {
+                // Also one this node does not go by, or the next wait would be none at all.
+                known = newest.epoch();
             }
         }
     }

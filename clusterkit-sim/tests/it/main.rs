@@ -6,4 +6,5 @@
 
 mod core_level;
 mod disk;
+mod full;
 mod storage;

@@ -25,6 +25,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "clusterkit-http",
             "clusterkit",
             "clusterkit-client",
+            "clusterkit-examples",
         ],
     ),
     (

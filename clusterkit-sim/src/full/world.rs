@@ -1,0 +1,417 @@
+//! The world of one run: machines, time, and the order in which everything happens.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use clusterkit_core::id::RaftId;
+
+use super::TURN;
+use super::fabric::Fabric;
+use super::faults::Change;
+use super::judge::Judge;
+use super::machine::Machine;
+use super::node::{self, ClusterShape, End, HTTP_PORT, Probe, Start};
+use super::workload::{self, Workload};
+use crate::disk::SimDisk;
+use crate::{
+    FaultKind, FaultSchedule, Level, Outcome, Report, Rng, RunOptions, ScheduleConfig,
+    ScheduledFault, Trace, Unsynced, Violation,
+};
+
+/// How long faults may go on, and when the first begins.
+const FAULTS_LAST: Duration = Duration::from_secs(6);
+const FAULTS_BEGIN: Duration = Duration::from_millis(1_200);
+/// How long a program that ended is left alone before it is started again.
+const RESTART_PAUSE: Duration = Duration::from_millis(300);
+/// How long after the last fault everything must be well again.
+pub(super) const QUIET_MAX: Duration = Duration::from_secs(40);
+
+/// A node of the run, whether it runs or not.
+pub(super) struct Node {
+    pub(super) number: u32,
+    pub(super) host: IpAddr,
+    pub(super) zone: u32,
+    pub(super) disk: SimDisk,
+    pub(super) machine: Machine,
+    pub(super) probe: Arc<Probe>,
+    starts: u64,
+    /// The version of the last view looked at.
+    seen: u64,
+    applied: u64,
+    /// Crashes when its disk says so: what is lost, and how long until it is back.
+    pub(super) dies: Option<(Unsynced, Duration)>,
+    /// Nobody starts it again.
+    pub(super) retired: bool,
+    /// An operator has it out, or it was removed: not expected at the end.
+    pub(super) dismissed: bool,
+}
+
+/// Everything there is.
+pub(super) struct World {
+    seed: u64,
+    pub(super) now: Duration,
+    pub(super) rng: Rng,
+    pub(super) trace: Trace,
+    pub(super) fabric: Arc<Fabric>,
+    pub(super) shape: Arc<ClusterShape>,
+    pub(super) nodes: Vec<Node>,
+    clients: Vec<Machine>,
+    pub(super) workload: Arc<Workload>,
+    judge: Judge,
+    pub(super) faults: FaultSchedule,
+    changes: BTreeMap<(Duration, u64), Change>,
+    changes_made: u64,
+    /// Nodes that lost their disk, or were removed with what they held.
+    pub(super) wiped: BTreeSet<u32>,
+    /// How many nodes there were at the start.
+    pub(super) begun_with: u32,
+    /// Some node was seen as a member: from now on none may form a cluster.
+    formed: bool,
+}
+
+impl World {
+    pub(super) fn new(
+        seed: u64,
+        RunOptions {
+            nodes,
+            faults,
+            trace: lines,
+        }: RunOptions,
+    ) -> Self {
+        let root = Rng::new(seed);
+        let mut rng = root.split("world");
+        fastrand::seed(root.split("fastrand").u64());
+        let count = nodes.unwrap_or_else(|| {
+            [3, 3, 3, 3, 3, 3, 4, 4, 5, 5, 5, 5, 1, 2, 6, 7, 8, 9][rng.index(18)]
+        });
+        let zones = if count >= 3 && rng.chance(300) { 3 } else { 0 };
+        let faults = faults.unwrap_or_else(|| draw_faults(&root, count, zones));
+        let fabric = Arc::new(Fabric::new(root.split("network")));
+        let shape = Arc::new(ClusterShape {
+            seeds: (1..=count.min(3))
+                .map(|n| format!("{}:{HTTP_PORT}", host(n)))
+                .collect(),
+            partitions: [4, 8, 8, 16][rng.index(4)],
+            copies: count.min([3, 3, 3, 2][rng.index(4)]),
+            expect: usize::try_from(count).unwrap_or(1),
+            repair_delay: rng.duration(Duration::from_millis(500)..=Duration::from_secs(4)),
+        });
+        let keys = rng.within(2..=12);
+        let workload = Arc::new(Workload::new(Arc::clone(&fabric), Arc::clone(&shape), keys));
+        let mut world = Self {
+            seed,
+            now: Duration::ZERO,
+            rng,
+            trace: Trace::new(lines),
+            fabric,
+            shape,
+            nodes: Vec::new(),
+            clients: Vec::new(),
+            workload,
+            judge: Judge::default(),
+            faults,
+            changes: BTreeMap::new(),
+            changes_made: 0,
+            wiped: BTreeSet::new(),
+            begun_with: count,
+            formed: false,
+        };
+        for number in 1..=count {
+            let zone = if zones == 0 {
+                0
+            } else {
+                (number - 1) % zones + 1
+            };
+            world.add(&root, number, zone);
+        }
+        let disturbed: Vec<ScheduledFault> = world.faults.faults().to_vec();
+        for ScheduledFault { at, fault } in disturbed {
+            world.plan(at, Change::Fault(fault));
+        }
+        world
+    }
+
+    /// Adds the machine of node `number`; nothing runs on it yet.
+    pub(super) fn add(&mut self, root: &Rng, number: u32, zone: u32) {
+        let rng = root.split_at("disk", u64::from(number));
+        self.nodes.push(Node {
+            number,
+            host: host(number),
+            zone,
+            disk: SimDisk::new(format!("node-{number}"), rng),
+            machine: Machine::default(),
+            probe: Arc::default(),
+            starts: 0,
+            seen: 0,
+            applied: 0,
+            dies: None,
+            retired: false,
+            dismissed: false,
+        });
+    }
+
+    /// Runs it to its end.
+    pub(super) fn run(mut self) -> Report {
+        let violation = self.play().err();
+        if let Some(violation) = &violation {
+            self.trace
+                .line(self.now, format_args!("violation {violation}"));
+        }
+        let (hash, figures) = (self.fabric.hash(), self.fabric.figures());
+        self.trace.line(
+            self.now,
+            format_args!(
+                "network {hash:016x} {figures:?}, {} calls",
+                self.workload.calls()
+            ),
+        );
+        let outcome = Outcome::new(
+            self.seed,
+            Level::Full,
+            violation,
+            self.now,
+            self.trace.hash(),
+        );
+        // Within a runtime nothing may be left that another one's end would wake.
+        for node in &mut self.nodes {
+            node.probe.clear();
+            node.machine.kill();
+        }
+        for client in &mut self.clients {
+            client.kill();
+        }
+        Report::new(outcome, self.faults, self.trace)
+    }
+
+    fn play(&mut self) -> Result<(), Violation> {
+        self.trace.line(
+            self.now,
+            format_args!("{} nodes, {:?}", self.nodes.len(), self.shape),
+        );
+        for index in 0..self.nodes.len() {
+            self.start(index);
+        }
+        self.start_clients();
+        let end = self
+            .faults
+            .ends_at()
+            .max(FAULTS_BEGIN + Duration::from_secs(2));
+        while self.now < end || !self.changes.is_empty() {
+            self.turn()?;
+        }
+        self.settle()
+    }
+
+    /// Lets one turn pass.
+    pub(super) fn turn(&mut self) -> Result<(), Violation> {
+        self.now += TURN;
+        while let Some(entry) = self.changes.first_entry()
+            && entry.key().0 <= self.now
+        {
+            let change = entry.remove();
+            self.change(change);
+        }
+        self.fabric.advance(self.now);
+        for index in 0..self.nodes.len() {
+            self.nodes[index].machine.drive(self.now);
+            self.attend(index);
+            self.look(index)?;
+        }
+        for client in &mut self.clients {
+            client.drive(self.now);
+        }
+        Ok(())
+    }
+
+    /// Looks after node `index`: its disk may have died, its program may have ended.
+    fn attend(&mut self, index: usize) {
+        let node = &mut self.nodes[index];
+        if let Some((unsynced, lasts)) = node.dies
+            && node.disk.is_dead()
+        {
+            node.dies = None;
+            self.crash(index, unsynced);
+            self.plan(self.now + lasts, Change::Start(index));
+            return;
+        }
+        if !node.machine.has_ended() {
+            return;
+        }
+        let end = node.probe.end();
+        let (number, pause) = (node.number, RESTART_PAUSE);
+        let text = format!("{end:?}");
+        self.trace
+            .line(self.now, format_args!("node-{number} ended {text}"));
+        self.take_down(index, Unsynced::Kept, false);
+        match end {
+            Some(End::Stopped) => {}
+            Some(End::Left | End::Failed(_)) | None => {
+                let node = &mut self.nodes[index];
+                if node.dismissed {
+                    // Who was dismissed stays away: another start would be another node.
+                    node.retired = true;
+                } else {
+                    self.plan(self.now + pause, Change::Start(index));
+                }
+            }
+        }
+    }
+
+    /// Looks at what node `index` publishes.
+    fn look(&mut self, index: usize) -> Result<(), Violation> {
+        let node = &mut self.nodes[index];
+        let Some(cluster) = node.probe.cluster() else {
+            return Ok(());
+        };
+        let view = cluster.log_view();
+        let Some(me) = view.topology.this_node().map(|me| me.raft_id) else {
+            return Ok(());
+        };
+        if view.version == node.seen {
+            return Ok(());
+        }
+        node.seen = view.version;
+        self.formed = true;
+        let applied = view.applied.0;
+        let changed = applied != node.applied;
+        if applied < node.applied {
+            let detail = format!("{me} went back from index {} to {applied}", node.applied);
+            return Err(Violation::new("applied-backwards", detail, self.now));
+        }
+        node.applied = applied;
+        let (number, leadership) = (u64::from(node.number), view.leadership);
+        let epoch = view.topology.epoch().0;
+        let leader = leadership.leader.unwrap_or(RaftId(0)).0;
+        let numbers = [number, applied, epoch, leadership.term, leader];
+        self.trace.step(self.now, "view", &numbers, || {
+            format!("node-{number} applied {applied} epoch {epoch} {leadership:?}")
+        });
+        self.judge.see(me, &view, changed, self.now)
+    }
+
+    /// Starts node `index`, unless it runs or nobody may start it.
+    pub(super) fn start(&mut self, index: usize) {
+        let node = &mut self.nodes[index];
+        if node.machine.is_running() || node.retired {
+            return;
+        }
+        let number = node.number;
+        let boot = self.fabric.boot(node.host);
+        node.starts += 1;
+        node.seen = 0;
+        node.applied = 0;
+        node.probe = Arc::default();
+        let mut rng = self.rng.split_at(&format!("node-{number}"), node.starts);
+        let start = Start {
+            number,
+            host: node.host,
+            boot,
+            zone: match node.zone {
+                0 => String::new(),
+                zone => format!("zone-{zone}"),
+            },
+            began: self.now,
+            may_form: !self.formed,
+            shape: Arc::clone(&self.shape),
+            fabric: Arc::clone(&self.fabric),
+            directory: node.disk.directory(),
+            rng: rng.split("identities"),
+            probe: Arc::clone(&node.probe),
+        };
+        node.machine.start(self.now, &mut rng, || node::run(start));
+        self.trace
+            .line(self.now, format_args!("node-{number} starts"));
+    }
+
+    fn start_clients(&mut self) {
+        let count = self.rng.within(1..=3);
+        for number in 0..u32::try_from(count).unwrap_or(1) {
+            let host = client_host(number);
+            let boot = self.fabric.boot(host);
+            let mut rng = self.rng.split_at("client", u64::from(number));
+            let mut machine = Machine::default();
+            let work = Arc::clone(&self.workload);
+            let own = rng.split("work");
+            machine.start(self.now, &mut rng, || {
+                workload::run(number, host, boot, own, work)
+            });
+            self.clients.push(machine);
+        }
+    }
+
+    /// The process of node `index` dies, and with it, unless writes are kept, its machine.
+    pub(super) fn crash(&mut self, index: usize, unsynced: Unsynced) {
+        let silent = unsynced != Unsynced::Kept && self.rng.chance(700);
+        self.take_down(index, unsynced, silent);
+        let number = self.nodes[index].number;
+        self.trace.line(
+            self.now,
+            format_args!("node-{number} crashes, {unsynced:?}"),
+        );
+    }
+
+    /// Ends what runs on node `index`. The order matters: nothing that is dropped may still reach
+    /// the network or the disk.
+    pub(super) fn take_down(&mut self, index: usize, unsynced: Unsynced, silent: bool) {
+        let node = &mut self.nodes[index];
+        self.fabric.died(node.host, silent);
+        node.disk.crash(unsynced);
+        node.dies = None;
+        node.machine.kill();
+        node.probe.clear();
+    }
+
+    pub(super) fn plan(&mut self, at: Duration, change: Change) {
+        self.changes_made += 1;
+        self.changes.insert((at, self.changes_made), change);
+    }
+
+    pub(super) fn note(&mut self, text: fmt::Arguments<'_>) {
+        self.trace.line(self.now, text);
+    }
+
+    /// Returns how many clients there are.
+    pub(super) fn clients(&self) -> u32 {
+        u32::try_from(self.clients.len()).unwrap_or(u32::MAX)
+    }
+}
+
+/// Returns the address of node `number`.
+pub(super) fn host(number: u32) -> IpAddr {
+    let number = u8::try_from(number).unwrap_or(u8::MAX);
+    IpAddr::V4(Ipv4Addr::new(10, 0, 0, number))
+}
+
+pub(super) fn client_host(number: u32) -> IpAddr {
+    let number = u8::try_from(number + 1).unwrap_or(u8::MAX);
+    IpAddr::V4(Ipv4Addr::new(10, 0, 1, number))
+}
+
+fn draw_faults(root: &Rng, nodes: u32, zones: u32) -> FaultSchedule {
+    let mut rng = root.split("faults");
+    let config = ScheduleConfig {
+        nodes,
+        zones,
+        joins_max: 2,
+        duration: FAULTS_LAST,
+        faults: u32::try_from(rng.within(1..=6)).unwrap_or(1),
+        ..ScheduleConfig::default()
+    };
+    // There is no command for it yet.
+    let config = config.without(&[FaultKind::PauseMoves]);
+    let drawn = FaultSchedule::generate(&mut rng, &config);
+    // Most clusters form in peace.
+    let shift = if rng.chance(850) {
+        FAULTS_BEGIN
+    } else {
+        Duration::ZERO
+    };
+    let shifted = drawn.faults().iter().map(|scheduled| ScheduledFault {
+        at: scheduled.at + shift,
+        fault: scheduled.fault.clone(),
+    });
+    FaultSchedule::new(shifted.collect())
+}
