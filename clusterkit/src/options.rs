@@ -14,6 +14,7 @@ use clusterkit_core::config::{ClusterConfig, ConfigError};
 use clusterkit_core::detector::DetectorConfig;
 use clusterkit_core::hash::{HashAlgorithm, HashConfig};
 use clusterkit_core::id::NodeId;
+use clusterkit_core::lease::LeaseTiming;
 use clusterkit_core::placement::{MinimalMove, PlacementStrategy};
 use clusterkit_raft::disk::{Directory, OsDirectory};
 use clusterkit_raft::storage::Storage;
@@ -45,7 +46,7 @@ pub enum Profile {
 /// The times that follow from a [`Profile`].
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Timing {
-    pub(crate) pulse: Duration,
+    pub(crate) leases: LeaseTiming,
     pub(crate) detector: DetectorConfig,
     pub(crate) raft_heartbeat: Duration,
     pub(crate) election: (Duration, Duration),
@@ -54,22 +55,27 @@ pub(crate) struct Timing {
 impl Profile {
     pub(crate) fn timing(self) -> Timing {
         let ms = Duration::from_millis;
-        let (pulse, lease, margin, window, raft, election) = match self {
-            Self::Lan => (100, 1_000, 50, 300, 50, (300, 360)),
-            Self::Fast => (25, 150, 10, 60, 20, (130, 160)),
-            Self::Wan => (500, 5_000, 250, 1_000, 250, (1_700, 2_000)),
+        let (leases, window, raft, election) = match self {
+            Self::Lan => (LeaseTiming::LAN, 300, 50, (300, 360)),
+            Self::Fast => (LeaseTiming::FAST, 60, 20, (130, 160)),
+            Self::Wan => (LeaseTiming::WAN, 1_000, 250, (1_700, 2_000)),
         };
         Timing {
-            pulse: ms(pulse),
+            leases,
             detector: DetectorConfig {
-                lease: ms(lease),
-                drift_margin: ms(margin),
                 window: ms(window),
-                ..DetectorConfig::default()
+                ..DetectorConfig::for_leases(leases)
             },
             raft_heartbeat: ms(raft),
             election: (ms(election.0), ms(election.1)),
         }
+    }
+}
+
+impl Timing {
+    fn validate(&self) -> Result<(), ConfigError> {
+        self.leases.validate()?;
+        self.detector.validate()
     }
 }
 
@@ -511,7 +517,7 @@ impl Options {
         }
         config.validate()?;
         let timing = self.profile.timing();
-        timing.detector.validate()?;
+        timing.validate()?;
         Ok(Settings {
             name: self
                 .name
@@ -620,6 +626,31 @@ mod tests {
     }
 
     #[test]
+    #[test]
+    fn timing_is_checked_before_anything_is_opened() {
+        for profile in [Profile::Lan, Profile::Fast, Profile::Wan] {
+            let timing = profile.timing();
+            assert_eq!(timing.validate(), Ok(()));
+            // One source: the leader waits for what the nodes count.
+            assert_eq!(timing.detector.lease_timing().wait(), timing.leases.wait());
+            assert!(timing.raft_heartbeat <= timing.leases.heartbeat);
+            assert!(timing.leases.heartbeat < timing.detector.window);
+        }
+        let refused = |change: fn(&mut Timing)| {
+            let mut timing = Profile::Lan.timing();
+            change(&mut timing);
+            timing.validate().unwrap_err().to_string()
+        };
+        assert_eq!(
+            refused(|timing| timing.leases.heartbeat = Duration::from_millis(400)),
+            "lease.heartbeat is `400ms`, must be 1ms to 333.333333ms"
+        );
+        assert_eq!(
+            refused(|timing| timing.detector.drift_margin = Duration::ZERO),
+            "detector.drift_margin is `0ns`, must be 2ms to 1s"
+        );
+    }
+
     fn the_environment_is_read_with_and_without_prefix() {
         let vars = |name: &str| {
             let value = match name {

@@ -20,7 +20,7 @@ impl Inner {
 
     /// Returns a request to renew the lease of this node `me`, to be sent at once.
     pub(crate) fn request_lease(&self, view: &View, me: RaftId) -> LeaseRequest {
-        let (incarnation, lasts) = (self.spec.incarnation, self.settings.timing.detector.lease);
+        let (incarnation, lasts) = (self.spec.incarnation, self.settings.timing.leases.lease);
         let mut lease = self.lease();
         let lease = lease.get_or_insert_with(|| Lease::new(me, incarnation, lasts));
         lease.observe(&view.state);
@@ -32,6 +32,15 @@ impl Inner {
         if let (Some(lease), Some(grant)) = (self.lease().as_mut(), grant) {
             lease.handle_grant(grant, now);
         }
+    }
+
+    /// Tells whether this node waits for the token of something it is primary of.
+    pub(crate) fn awaits_fence(&self, view: &View) -> bool {
+        let mut lease = self.lease();
+        lease.as_mut().is_some_and(|lease| {
+            lease.observe(&view.state);
+            lease.awaits_fence()
+        })
     }
 
     /// Renews the lease of this node, which leads.

@@ -1,4 +1,5 @@
-//! Reporting in: announcing the process after a start, then a pulse to the leader at short intervals.
+//! Reporting in: announcing the process after a start, then a pulse to the leader at short intervals,
+//! and at once when there is news.
 //!
 //! The leader's end is in `peer.rs`; what it makes of silence is in `clusterkit_core::detector`.
 
@@ -8,7 +9,8 @@ use std::time::Duration;
 
 use clusterkit_core::command::{Command, Rejected};
 use clusterkit_core::control::{ControlPlane, ProposeError, View};
-use clusterkit_core::id::RaftId;
+use clusterkit_core::id::{Epoch, RaftId};
+use clusterkit_core::time::Instant;
 use clusterkit_raft::transport::{PeerAddress, RpcKind, Transport};
 
 use crate::error::JoinError;
@@ -17,6 +19,84 @@ use crate::messages::{Pulse, PulseReply, decode, encode};
 
 /// How long one attempt at announcing may take before the leader is looked up again.
 const ANNOUNCE_ROUND: Duration = Duration::from_secs(2);
+
+/// Into how many steps the interval between pulses is divided: the gap between two of them is never
+/// shorter than one step.
+const STEPS: u32 = 8;
+
+/// What a pulse says that others may wait for: what is let go, and to whom.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct News {
+    epoch: Epoch,
+    leader: Option<RaftId>,
+    term: u64,
+}
+
+impl News {
+    fn of(view: &View) -> Self {
+        Self {
+            epoch: view.state.epoch(),
+            leader: view.leadership.leader,
+            term: view.leadership.term,
+        }
+    }
+}
+
+/// Why a pulse is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Urgency {
+    /// Only the interval is over.
+    None,
+    /// This node is primary of something whose token waits for the others.
+    Waiting,
+    /// The last pulse does not say what this one does.
+    News,
+}
+
+/// When the next pulse is due. A handover takes as long as the pulses that make its token possible,
+/// so news go out at once, and whoever waits for a token asks more often: after one step, then two,
+/// then four. Never more than [`STEPS`] pulses in an interval, and one for however many news.
+#[derive(Debug)]
+struct Pace {
+    interval: Duration,
+    sent: Option<Instant>,
+    /// How long to wait for the next one while a token is waited for.
+    gap: Duration,
+}
+
+impl Pace {
+    fn new(interval: Duration) -> Self {
+        Self {
+            interval,
+            sent: None,
+            gap: interval,
+        }
+    }
+
+    fn step(&self) -> Duration {
+        self.interval / STEPS
+    }
+
+    /// Returns how long the next pulse has to wait.
+    fn left(&self, urgency: Urgency, now: Instant) -> Duration {
+        let gap = match urgency {
+            Urgency::None => self.interval,
+            Urgency::Waiting => self.gap,
+            Urgency::News => self.step(),
+        };
+        self.sent
+            .map_or(Duration::ZERO, |sent| (sent + gap).saturating_since(now))
+    }
+
+    /// Takes note of a pulse sent `now`.
+    fn sent(&mut self, urgency: Urgency, now: Instant) {
+        self.sent = Some(now);
+        self.gap = match urgency {
+            Urgency::News => self.step(),
+            Urgency::Waiting | Urgency::None => (self.gap * 2).min(self.interval),
+        };
+    }
+}
 
 /// Announces this process, then reports in until the node stops or is no member any more.
 pub(crate) async fn run(inner: Arc<Inner>) {
@@ -81,7 +161,7 @@ impl Inner {
             // Wait for a pulse, or for the silent to be declared down.
             tokio::select! {
                 _ = control.changed(view.version) => {}
-                () = tokio::time::sleep(self.settings.timing.pulse) => {}
+                () = tokio::time::sleep(self.settings.timing.leases.heartbeat) => {}
             }
             return Err(JoinError::Refused {
                 reason: String::from("some members have not reported in yet"),
@@ -134,12 +214,12 @@ impl Inner {
     }
 
     async fn report_in(&self) {
-        let interval = self.settings.timing.pulse;
-        let mut ticks = tokio::time::interval(interval);
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let interval = self.settings.timing.leases.heartbeat;
+        let mut pace = Pace::new(interval);
+        let mut said = None;
         while self.phase() == Phase::Member {
-            ticks.tick().await;
-            let view = self.view();
+            let view = self.until_due(&mut pace, said).await;
+            said = Some(News::of(&view));
             if self.was_removed(&view) {
                 self.set_phase(Phase::Left);
                 return;
@@ -177,6 +257,30 @@ impl Inner {
         }
     }
 
+    /// Waits until the next pulse is due, the last one having `said` this, and returns what it is to
+    /// say.
+    async fn until_due(&self, pace: &mut Pace, said: Option<News>) -> Arc<View> {
+        loop {
+            let view = self.view();
+            let urgency = if said != Some(News::of(&view)) {
+                Urgency::News
+            } else if self.awaits_fence(&view) {
+                Urgency::Waiting
+            } else {
+                Urgency::None
+            };
+            let left = pace.left(urgency, self.clock.now());
+            if left.is_zero() {
+                pace.sent(urgency, self.clock.now());
+                return view;
+            }
+            tokio::select! {
+                _ = self.member_control().changed(view.version) => {}
+                () = tokio::time::sleep(left) => {}
+            }
+        }
+    }
+
     async fn pulse(&self, to: &PeerAddress, pulse: &Pulse, limit: Duration) -> Option<PulseReply> {
         let kind = RpcKind::Heartbeat;
         let sent = self.transport.send(to, kind, encode(kind, pulse));
@@ -188,5 +292,49 @@ impl Inner {
             }
             Err(_) => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const INTERVAL: Duration = Duration::from_millis(80);
+
+    /// Returns when pulses go out, up to `end`, if the urgency at each millisecond is `urgency`.
+    fn pulses(end: u64, urgency: impl Fn(u64) -> Urgency) -> Vec<u64> {
+        let mut pace = Pace::new(INTERVAL);
+        let mut sent = Vec::new();
+        for ms in 0..=end {
+            let now = Instant::from_millis(ms);
+            if pace.left(urgency(ms), now).is_zero() {
+                pace.sent(urgency(ms), now);
+                sent.push(ms);
+            }
+        }
+        sent
+    }
+
+    #[test]
+    fn news_go_out_at_once_and_a_waiting_primary_asks_again_soon() {
+        assert_eq!(pulses(240, |_| Urgency::None), [0, 80, 160, 240]);
+        let news = pulses(200, |ms| match ms {
+            45 => Urgency::News,
+            _ => Urgency::None,
+        });
+        assert_eq!(news, [0, 45, 125], "the interval counts from the last one");
+        let waiting = pulses(400, |ms| match ms {
+            0..45 => Urgency::None,
+            45 => Urgency::News,
+            _ => Urgency::Waiting,
+        });
+        assert_eq!(waiting, [0, 45, 55, 75, 115, 195, 275, 355]);
+    }
+
+    #[test]
+    fn news_without_end_make_no_storm() {
+        let sent = pulses(800, |_| Urgency::News);
+        assert_eq!(sent.len(), 81);
+        assert!(sent.windows(2).all(|pair| pair[1] - pair[0] == 10));
     }
 }

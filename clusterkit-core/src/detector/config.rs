@@ -21,8 +21,9 @@ pub struct DetectorConfig {
     /// Several heartbeat intervals: with too short a lease a pause of the machine condemns healthy
     /// nodes, with too long a one the partitions of a dead primary wait for it.
     pub lease: Duration,
-    /// What is added to the lease because clocks do not run equally fast. Default 50 ms; up to the
-    /// lease. With zero, a node whose clock is slow may believe in its lease after it was condemned.
+    /// What is added to the lease because clocks do not run equally fast. Default 50 ms; from 2
+    /// permille of the lease to the lease. With less, a node whose clock is slow may believe in its
+    /// lease after it was condemned.
     pub drift_margin: Duration,
     /// For how long suspicions are collected before they are issued as one cut. Default 300 ms;
     /// 1 ms to 1 min. Longer than a heartbeat interval, so that nodes that died together go
@@ -40,18 +41,24 @@ pub struct DetectorConfig {
 
 impl Default for DetectorConfig {
     fn default() -> Self {
+        Self::for_leases(LeaseTiming::LAN)
+    }
+}
+
+impl DetectorConfig {
+    /// Returns the default for leases of this timing.
+    #[must_use]
+    pub const fn for_leases(timing: LeaseTiming) -> Self {
         Self {
-            lease: Duration::from_secs(1),
-            drift_margin: Duration::from_millis(50),
+            lease: timing.lease,
+            drift_margin: timing.drift_margin,
             window: Duration::from_millis(300),
             max_down_permille: 334,
             strike_memory: Duration::from_mins(1),
             return_delay_max: Duration::from_secs(30),
         }
     }
-}
 
-impl DetectorConfig {
     /// Checks every field against its limits.
     ///
     /// # Errors
@@ -78,7 +85,7 @@ impl DetectorConfig {
         within(
             "detector.drift_margin",
             self.drift_margin,
-            Duration::ZERO,
+            LeaseTiming::least_margin(self.lease),
             self.lease,
         )?;
         within(

@@ -291,7 +291,11 @@ fn settings_out_of_range_are_refused_by_name() {
     );
     check(
         |c| c.drift_margin = Duration::from_secs(2),
-        "detector.drift_margin is `2s`, must be 0ns to 1s",
+        "detector.drift_margin is `2s`, must be 2ms to 1s",
+    );
+    check(
+        |c| c.drift_margin = Duration::ZERO,
+        "detector.drift_margin is `0ns`, must be 2ms to 1s",
     );
     check(
         |c| c.window = Duration::from_secs(61),

@@ -6,6 +6,7 @@ use core::time::Duration;
 
 use super::{LeaseGrant, LeaseRequest};
 use crate::id::{Epoch, Incarnation, PartitionId, RaftId};
+use crate::partition::Partition;
 use crate::planted::{self, Bug};
 use crate::state::ClusterState;
 use crate::time::Instant;
@@ -179,6 +180,16 @@ impl Lease {
     #[must_use]
     pub const fn fence(&self) -> Epoch {
         self.fence
+    }
+
+    /// Tells whether this process is primary of something it gets no token of yet, because the fence
+    /// is below: news from the leader is wanted sooner than usual.
+    #[must_use]
+    pub fn awaits_fence(&self) -> bool {
+        let mine = |partition: &Partition| {
+            partition.primary == Some(self.me) && partition.epoch > self.fence
+        };
+        self.state.epoch() > self.fence && self.state.partitions().iter().any(mine)
     }
 
     /// Returns the token of `partition`.

@@ -185,6 +185,7 @@ fn a_new_primary_waits_until_the_old_one_has_let_go() {
     book.observe(log.last(), at(2_010));
     new.observe(log.last());
     renew(&mut book, &mut new, &log, 2_020);
+    assert!(new.awaits_fence() && !old.awaits_fence());
     let refused = new.token(partition, at(2_030));
     assert!(
         matches!(refused, Err(NoToken::NotReleased { .. })),

@@ -59,8 +59,14 @@ impl LeaseTiming {
         let ms = Duration::from_millis;
         within("lease.lease", self.lease, ms(10), Duration::from_mins(10))?;
         within("lease.heartbeat", self.heartbeat, ms(1), self.lease / 3)?;
-        let least = self.lease / 500;
+        let least = Self::least_margin(self.lease);
         within("lease.drift_margin", self.drift_margin, least, self.lease)
+    }
+
+    /// Returns the shortest margin that a lease may have.
+    #[must_use]
+    pub fn least_margin(lease: Duration) -> Duration {
+        lease / 500
     }
 
     /// Returns how long after the last request a lease may still live, by the leader's clock.
