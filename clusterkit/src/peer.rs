@@ -205,7 +205,8 @@ impl Inner {
     }
 
     /// Finds the member whose id the joining node has, and makes sure that it is dead: the same
-    /// address answers with the new disk, or the cluster has declared it down.
+    /// address answers with the new disk and the lease of its old process is over, or the cluster
+    /// has declared it down.
     async fn dead_holder(&self, view: &View, spec: &NodeSpec) -> Result<Option<RaftId>, JoinReply> {
         let Some(holder) = view.state.node_by_id(spec.id.as_str()) else {
             return Ok(None);
@@ -220,9 +221,23 @@ impl Inner {
         match answer {
             Ok(who) if who.disk == holder.disk => Err(in_use(holder)),
             Ok(who) if who.disk == spec.disk => {
-                // Its own address answers as the new one: the old process is gone for certain.
+                // Its own address answers as the new one: the old process is gone, or cut off and
+                // not yet aware of it. It gets no lease any more; the one it may have must end.
                 let nodes = vec![holder.raft_id];
                 let at = self.clock.wall();
+                let over = {
+                    let now = self.clock.now();
+                    let mut coordinator = self.coordinator();
+                    let leases = coordinator.leases();
+                    leases.condemn(&nodes, now);
+                    leases.may_commit_down(holder.raft_id, now)
+                };
+                if !over {
+                    return Err(later(&format_args!(
+                        "node id `{}` belonged to a process whose lease may still live",
+                        holder.id
+                    )));
+                }
                 let down = Command::MarkDown {
                     nodes,
                     promotions: Vec::new(),

@@ -273,12 +273,17 @@ async fn a_node_that_lost_its_disk_joins_as_a_new_one_under_its_old_id() {
     let mut cluster = Nodes::form(3, 16).await;
     let old = cluster.nodes[2]
         .topology()
+    wait_until("the third node owns something", || {
+        !owned_by(&cluster.nodes[2]).is_empty()
+    })
+    .await;
         .node("node-3")
         .map(|node| node.raft_id);
     let wiped = cluster.nodes.remove(2);
     let address = wiped.address().to_owned();
     wiped.stop().await;
     let seeds = [
+    let lost = owned_by(&wiped);
         cluster.nodes[0].address().to_owned(),
         cluster.nodes[1].address().to_owned(),
     ];
@@ -290,6 +295,10 @@ async fn a_node_that_lost_its_disk_joins_as_a_new_one_under_its_old_id() {
     cluster.nodes.push(ClusterKit::start(again).await.unwrap());
     cluster.settled().await;
     let new = cluster.nodes[0]
+    // That its address answers as another node does not prove that the old process owns nothing.
+    for token in lost {
+        assert!(token.valid_until() <= wiped.now(), "{token:?} is live");
+    }
         .topology()
         .node("node-3")
         .map(|node| node.raft_id);
@@ -325,6 +334,12 @@ async fn the_first_placement_waits_for_the_nodes_expected() {
 
 fn first_epoch(cluster: &Nodes) -> clusterkit::Epoch {
     let topology = cluster.nodes[0].topology();
+fn owned_by(node: &ClusterKit) -> Vec<clusterkit::OwnershipToken> {
+    let topology = node.topology();
+    let tokens = topology.partitions().map(|at| node.ownership(at));
+    tokens.flatten().collect()
+}
+
     topology
         .partitions()
         .map(|partition| topology.partition_epoch(partition))
