@@ -95,6 +95,10 @@ pub struct ClusterConfig {
     /// How many permille of the nodes may be declared down in one cut before the cluster stops
     /// copying data and only fails over. Default 334; 1 to 1000.
     pub max_down_permille: u32,
+    /// Whether a primary stops being one when its lease runs out because no leader answers. Default
+    /// true. With false it goes on by the last table it knows (*keep serving*): then a primary that
+    /// is cut off and its successor may both serve. Tokens end with the lease either way.
+    pub strict_lease: bool,
 }
 
 impl Default for ClusterConfig {
@@ -109,6 +113,7 @@ impl Default for ClusterConfig {
             repair_delay_ms: 300_000,
             min_in_sync: 1,
             max_down_permille: 334,
+            strict_lease: true,
         }
     }
 }

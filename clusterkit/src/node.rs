@@ -206,11 +206,16 @@ impl ClusterKit {
         self.view().topology.nodes().to_vec()
     }
 
-    /// Tells whether this node serves writes of `partition`, as far as it knows. A convenience:
-    /// true now is no proof for later.
+    /// Tells whether this node may serve writes of `partition` now. A convenience: true now is no
+    /// proof for later, [`Self::ownership`] is.
+    ///
+    /// False as soon as its lease has run out, and on a new primary until the one before it has let
+    /// go. In a cluster formed with [`strict_lease(false)`](Options::strict_lease) it is what the
+    /// last known topology says, as [`Topology::is_primary`] always is.
     #[must_use]
     pub fn is_primary(&self, partition: PartitionId) -> bool {
-        self.topology().is_primary(partition)
+        let strict = self.view().state.config().strict_lease;
+        self.topology().is_primary(partition) && (!strict || self.ownership(partition).is_ok())
     }
 
     /// Returns proof that this node is the only one that may act as primary of `partition`, good

@@ -109,6 +109,7 @@ pub struct Options {
     replication_factor: Option<u32>,
     hash: Option<HashAlgorithm>,
     repair_delay: Option<Duration>,
+    strict_lease: Option<bool>,
     services: BTreeMap<String, String>,
     zone: String,
     weight: u32,
@@ -204,6 +205,7 @@ impl Options {
             replication_factor: None,
             hash: None,
             repair_delay: None,
+            strict_lease: None,
             services: BTreeMap::new(),
             zone: String::new(),
             weight: 1,
@@ -362,6 +364,16 @@ impl Options {
         self
     }
 
+    /// Sets whether [`ClusterKit::is_primary`](crate::ClusterKit::is_primary) ends with the lease of
+    /// this node. Default true: where no leader can be reached, primaries stop within a lease. With
+    /// false they *keep serving* by the last table they know, through the loss of a quorum too; one
+    /// that is cut off then serves beside its successor, so that is for data which tolerates two
+    /// writers. Tokens end with the lease either way. Read when the cluster is formed.
+    pub fn strict_lease(mut self, strict: bool) -> Self {
+        self.strict_lease = Some(strict);
+        self
+    }
+
     /// Announces a service of the application on this node: name, and `host:port` or `:port`.
     pub fn service(mut self, name: impl Into<String>, address: impl Into<String>) -> Self {
         self.services.insert(name.into(), address.into());
@@ -515,6 +527,7 @@ impl Options {
         if let Some(delay) = self.repair_delay {
             config.repair_delay_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
         }
+        config.strict_lease = self.strict_lease.unwrap_or(config.strict_lease);
         config.validate()?;
         let timing = self.profile.timing();
         timing.validate()?;
@@ -614,19 +627,6 @@ mod tests {
     }
 
     #[test]
-    fn names_follow_the_earlier_releases() {
-        for (id, name) in [
-            ("node-7", "Server-7"),
-            ("server-2", "Server-2"),
-            ("3", "Server-3"),
-        ] {
-            assert_eq!(default_name(id), name);
-        }
-        assert_eq!(default_name("node-a"), "node-a");
-    }
-
-    #[test]
-    #[test]
     fn timing_is_checked_before_anything_is_opened() {
         for profile in [Profile::Lan, Profile::Fast, Profile::Wan] {
             let timing = profile.timing();
@@ -651,6 +651,19 @@ mod tests {
         );
     }
 
+    #[test]
+    fn names_follow_the_earlier_releases() {
+        for (id, name) in [
+            ("node-7", "Server-7"),
+            ("server-2", "Server-2"),
+            ("3", "Server-3"),
+        ] {
+            assert_eq!(default_name(id), name);
+        }
+        assert_eq!(default_name("node-a"), "node-a");
+    }
+
+    #[test]
     fn the_environment_is_read_with_and_without_prefix() {
         let vars = |name: &str| {
             let value = match name {

@@ -1,6 +1,6 @@
 //! Tokens in a running cluster: one owner of each partition, and none before the last one is over.
 
-use clusterkit::{ClusterKit, NoToken, NodeStatus, OwnershipToken};
+use clusterkit::{ClusterKit, NoToken, NodeStatus, Options, OwnershipToken};
 
 use crate::support::{Nodes, wait_until};
 
@@ -67,4 +67,49 @@ async fn every_partition_gets_one_owner_and_another_one_only_after_its_lease() {
         .map(|node| node.status);
     assert_eq!(status, Some(NodeStatus::Down));
     cluster.stop().await;
+}
+
+/// Three nodes of which one is left alone, without a quorum: is it primary of anything?
+async fn primary_without_a_quorum(strict: bool) -> bool {
+    let mut cluster = Nodes::none();
+    for id in ["node-1", "node-2", "node-3"] {
+        let options = |options: Options| options.partitions(8).strict_lease(strict);
+        cluster.add(id, options).await.unwrap();
+    }
+    cluster.settled().await;
+    let primaries = |node: &ClusterKit| {
+        let partitions = node.topology().partitions().collect::<Vec<_>>();
+        let mine = partitions.into_iter().filter(|&at| node.is_primary(at));
+        mine.count()
+    };
+    wait_until("all are primaries", || {
+        cluster.nodes.iter().all(|node| primaries(node) > 0)
+    })
+    .await;
+    let alone = cluster.nodes.remove(2);
+    tokio::join!(cluster.nodes[0].stop(), cluster.nodes[1].stop());
+    wait_until("its lease is over", || {
+        let partitions = alone.topology().partitions().collect::<Vec<_>>();
+        let mut owned = partitions.into_iter().map(|at| alone.ownership(at));
+        owned.all(|owned| owned.is_err())
+    })
+    .await;
+    let serves = primaries(&alone) > 0;
+    let known = alone.topology();
+    assert!(
+        known.partitions().any(|at| known.is_primary(at)),
+        "lookups go on"
+    );
+    alone.stop().await;
+    serves
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_strict_lease_a_primary_stops_when_its_lease_runs_out() {
+    assert!(!primary_without_a_quorum(true).await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_keep_serving_a_primary_goes_on_by_the_last_table() {
+    assert!(primary_without_a_quorum(false).await);
 }
