@@ -8,6 +8,7 @@ use clusterkit_core::config::ConfigError;
 use clusterkit_core::control::ProposeError;
 use clusterkit_core::explain::PreviewId;
 use clusterkit_core::id::{Epoch, NodeId};
+use clusterkit_core::lease::NoToken;
 use clusterkit_core::topology::LookupError;
 
 /// Why a node could not start. It then holds no port and no file, and is no member, except where
@@ -104,6 +105,20 @@ pub enum JoinError {
         /// What it said.
         reason: String,
     },
+}
+
+/// Why a guarded write counts for nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum GuardError {
+    /// It was not begun: this node could not prove that it owns the partition. Asking again can
+    /// help, here or at the primary.
+    #[error("not begun: {0}")]
+    NotOwner(NoToken),
+    /// It ran to its end, but this node cannot prove that it owned the partition all along. Unknown
+    /// outcome: it must not be acknowledged.
+    #[error("ownership of the partition was lost meanwhile: {0}")]
+    Lost(NoToken),
 }
 
 /// Why a running node has no answer.

@@ -62,7 +62,7 @@ pub use clusterkit_raft::Execution;
 pub use clusterkit_raft::disk;
 pub use data::{Cas, DataValue};
 pub use environment::{Entropy, Environment};
-pub use error::{JoinError, NodeError, StartError};
+pub use error::{GuardError, JoinError, NodeError, StartError};
 pub use hooks::{
     ClusterEvent, EventStream, EventsMissed, HealthChange, HookError, HookFigures, HookKind,
     HookResult, Hooks, NodeJoined, NodeLeft, NodeRejoined, PartitionChange, PartitionLost,

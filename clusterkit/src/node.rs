@@ -20,7 +20,7 @@ use clusterkit_core::topology::{LookupError, Topology};
 use clusterkit_http::server::RunningServer;
 use clusterkit_raft::storage::RedbStorage;
 
-use crate::error::{NodeError, StartError};
+use crate::error::{GuardError, NodeError, StartError};
 use crate::feed;
 use crate::hooks::{EventStream, HookFigures};
 use crate::inner::{Inner, Phase};
@@ -222,9 +222,9 @@ impl ClusterKit {
     /// until [`OwnershipToken::valid_until`] by [`Self::now`] at the longest, and no longer than
     /// [`Self::check_ownership`] says.
     ///
-    /// Ask it before a write, check it after: an acknowledged write was then made by the only
-    /// primary. To storage that other nodes can reach, hand the partition and the token's epoch as
-    /// a fencing token.
+    /// Ask it before a write, check it after, or let [`Self::guard`] do both: an acknowledged write
+    /// was then made by the only primary. To storage that other nodes can reach, hand the partition
+    /// and the token's epoch as a fencing token.
     ///
     /// # Errors
     /// [`NoToken`] when this node is not the primary, or cannot prove so now: its lease is over,
@@ -239,6 +239,67 @@ impl ClusterKit {
     /// [`NoToken`] when it is not.
     pub fn check_ownership(&self, token: &OwnershipToken) -> Result<(), NoToken> {
         self.inner.check_ownership(token)
+    }
+
+    /// Returns a newer token of the same ownership: proof that nobody else owned the partition from
+    /// when `token` was made until now, even if the lease ran out and was renewed in between.
+    ///
+    /// # Errors
+    /// [`NoToken`] when that cannot be proven now.
+    pub fn renew_ownership(&self, token: &OwnershipToken) -> Result<OwnershipToken, NoToken> {
+        self.inner.renew_ownership(token)
+    }
+
+    /// Runs `write` between two proofs that this node owns `partition`: with its result in hand, the
+    /// write may be acknowledged. It is given the token, whose partition and epoch are the fencing
+    /// token for storage that other nodes can reach.
+    ///
+    /// # Errors
+    /// [`GuardError::NotOwner`] when `write` was not run, [`GuardError::Lost`] when it was, but must
+    /// not be acknowledged.
+    ///
+    /// # Cancel safety
+    /// Dropping the future drops `write` where it stands.
+    ///
+    /// # Examples
+    /// ```
+    /// use std::collections::BTreeMap;
+    /// use std::time::Duration;
+    /// use clusterkit::{ClusterKit, Options, Profile};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// # let options = Options::new("node-1", "127.0.0.1:0").data_dir(dir.path());
+    /// # let node = ClusterKit::start(options.profile(Profile::Fast)).await?;
+    /// # node.wait_ready(Duration::from_secs(10)).await?;
+    /// let mut store = BTreeMap::new();
+    /// let partition = node.partition(b"user:123");
+    /// # while node.ownership(partition).is_err() { tokio::task::yield_now().await; }
+    /// let fence = node
+    ///     .guard(partition, async |token| {
+    ///         // A real store refuses what comes with an earlier epoch than it has seen.
+    ///         store.insert("user:123", ("Ada", token.epoch()));
+    ///         token.epoch()
+    ///     })
+    ///     .await?;
+    /// // Only now is it acknowledged.
+    /// assert_eq!(store["user:123"], ("Ada", fence));
+    /// # node.shutdown().await;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn guard<T>(
+        &self,
+        partition: PartitionId,
+        write: impl AsyncFnOnce(OwnershipToken) -> T,
+    ) -> Result<T, GuardError> {
+        let token = self.ownership(partition).map_err(GuardError::NotOwner)?;
+        let written = write(token).await;
+        match self.renew_ownership(&token) {
+            Ok(_) => Ok(written),
+            Err(reason) => Err(GuardError::Lost(reason)),
+        }
     }
 
     /// Returns the time by which [`OwnershipToken::valid_until`] is meant.

@@ -78,6 +78,24 @@ impl Inner {
         lease.token(partition, self.clock.now())
     }
 
+    /// Returns a newer token of the ownership that `token` proves. A later ownership has a later
+    /// epoch, and whoever has a live lease has applied what others were given tokens for: so the
+    /// same epoch proves that there was nobody in between.
+    pub(crate) fn renew_ownership(
+        &self,
+        token: &OwnershipToken,
+    ) -> Result<OwnershipToken, NoToken> {
+        let newer = self.ownership(token.partition())?;
+        if newer.epoch() == token.epoch() {
+            return Ok(newer);
+        }
+        Err(NoToken::Superseded {
+            partition: token.partition(),
+            given: token.epoch(),
+            current: newer.epoch(),
+        })
+    }
+
     /// Checks that `token` is still good, by what is applied now.
     pub(crate) fn check_ownership(&self, token: &OwnershipToken) -> Result<(), NoToken> {
         let view = self.view();

@@ -75,6 +75,9 @@ pub(crate) struct Order {
 #[derive(Debug)]
 pub(crate) struct Replica {
     partition: PartitionId,
+    /// The highest ownership under which this copy was written: what comes under an earlier one is
+    /// of a primary that was replaced.
+    fence: Epoch,
     /// The highest version seen.
     seen: Version,
     /// Every write up to here is on every node that counts.
@@ -83,11 +86,19 @@ pub(crate) struct Replica {
     unsettled: BTreeMap<Version, Entry>,
 }
 
+/// The write is of an ownership that is over. Nothing was changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Fenced {
+    /// The ownership under which the copy was written since.
+    pub(crate) by: Epoch,
+}
+
 impl Replica {
     fn new(partition: PartitionId, summary: Summary) -> Self {
         let by_version = |entry: Entry| (entry.record.version, entry);
         Self {
             partition,
+            fence: summary.seen.epoch,
             seen: summary.seen,
             settled: summary.settled,
             unsettled: summary.unsettled.into_iter().map(by_version).collect(),
@@ -101,8 +112,18 @@ impl Replica {
         }
     }
 
-    /// Takes note of `entries` and of what is settled; returns what the store has to do.
-    pub(crate) fn take(&mut self, entries: Vec<Entry>, settled: Version) -> Vec<WriteOp> {
+    /// Takes note of `entries` of the primary that owns the partition under `fence`, and of what is
+    /// settled; returns what the store has to do.
+    pub(crate) fn take(
+        &mut self,
+        fence: Epoch,
+        entries: Vec<Entry>,
+        settled: Version,
+    ) -> Result<Vec<WriteOp>, Fenced> {
+        if fence < self.fence {
+            return Err(Fenced { by: self.fence });
+        }
+        self.fence = fence;
         let mut ops = Vec::with_capacity(entries.len() + 1);
         for entry in entries {
             let version = entry.record.version;
@@ -114,7 +135,7 @@ impl Replica {
             });
         }
         self.settle(settled, &mut ops);
-        ops
+        Ok(ops)
     }
 
     /// Takes note of entries copied from a source, where they are settled.
@@ -143,5 +164,38 @@ impl Replica {
     /// Forgets everything: the copy is deleted.
     pub(crate) fn clear(&mut self) {
         *self = Self::new(self.partition, Summary::default());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_copy_takes_nothing_of_an_ownership_that_is_over() {
+        let mut replica = Replica::new(PartitionId(0), Summary::default());
+        let version = Version::default().next(Epoch(4));
+        let entry = Entry {
+            key: bytes::Bytes::from("k"),
+            record: crate::kv::record::Record {
+                version,
+                value: None,
+            },
+        };
+        let mut take = |fence| {
+            let ops = replica.take(Epoch(fence), vec![entry.clone()], Version::default());
+            ops.map(|ops| ops.len())
+        };
+        assert_eq!(take(4), Ok(1));
+        assert_eq!(take(5), Ok(1));
+        assert_eq!(take(4), Err(Fenced { by: Epoch(5) }));
+        assert_eq!(take(5), Ok(1));
+        let summary = Summary {
+            seen: version,
+            ..Summary::default()
+        };
+        let mut restarted = Replica::new(PartitionId(0), summary);
+        let late = restarted.take(Epoch(3), Vec::new(), Version::default());
+        assert_eq!(late.err(), Some(Fenced { by: Epoch(4) }));
     }
 }

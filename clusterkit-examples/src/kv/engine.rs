@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use clusterkit_core::id::{Epoch, PartitionId};
+use clusterkit_core::lease::NoToken;
 use clusterkit_core::node::Node;
 use clusterkit_core::topology::Topology;
 use clusterkit_http::net::Network;
@@ -76,6 +77,11 @@ pub(crate) enum Refused {
     Busy {
         partition: PartitionId,
         after: Duration,
+    },
+    #[error("this node cannot prove that it owns partition {partition}: {reason}")]
+    Unproven {
+        partition: PartitionId,
+        reason: NoToken,
     },
     #[error("the write may or may not be applied: {reason}")]
     Unknown { reason: &'static str },

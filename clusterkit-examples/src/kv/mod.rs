@@ -2,7 +2,8 @@
 //!
 //! Every node embeds a member of the cluster and serves keys on a port of its own, announced as
 //! service `kv`. Writes go through the primary of a key's partition to every live copy before they
-//! are acknowledged; a new primary takes over what may not be everywhere before it serves.
+//! are acknowledged; a new primary takes over what may not be everywhere before it serves. A write is
+//! applied and acknowledged only while the node holds the token of its partition.
 //! [`KvNode`] is a running node, [`Args`] the options of the program `kv`.
 //!
 //! What it does not do: transactions, expiry, forgetting deletions, authentication, reads that are

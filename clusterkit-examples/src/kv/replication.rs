@@ -4,12 +4,17 @@
 //! nothing is read that could still be lost. A new primary first asks every node that counts for
 //! what may not be everywhere, spreads that, and only then serves: its versions carry a later epoch
 //! and win. Who counts is decided in `rules`.
+//!
+//! A write is guarded twice by the proof that this node owns the partition: before anything of it is
+//! applied, and before it is acknowledged. The partition and the epoch of that proof are the fencing
+//! token every copy is handed with it (`cell`).
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
 use clusterkit_core::id::{ClusterId, Epoch, PartitionId, RaftId};
+use clusterkit_core::lease::NoToken;
 use clusterkit_core::planted::{self, Bug};
 use futures_util::StreamExt;
 use futures_util::future::try_join_all;
@@ -17,7 +22,7 @@ use futures_util::stream;
 use tokio::sync::MutexGuard;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
-use super::cell::{Cell, Order};
+use super::cell::{Cell, Fenced, Order};
 use super::clock;
 use super::engine::{Engine, Receipt, Refused};
 use super::peers::Ask;
@@ -45,6 +50,15 @@ enum Halt {
     Late,
     /// The own store failed.
     Store(StoreError),
+}
+
+/// Why this node could not prove that it owns what it leads.
+#[derive(Debug)]
+enum Unproven {
+    /// The partition has another epoch.
+    Moved,
+    /// Time ran out.
+    Late(NoToken),
 }
 
 /// Why an order of another node was not followed.
@@ -80,7 +94,17 @@ impl Engine {
     ) -> Result<Receipt, Refused> {
         let partition = self.topology()?.partition(&key);
         let cell = self.cell(partition).await.map_err(Refused::Store)?;
-        let (mut order, mut lead) = self.hold(&cell, partition, deadline).await?;
+        // Nothing is applied before this node has proven that it is the only primary.
+        let (mut order, mut lead) = loop {
+            let (order, lead) = self.hold(&cell, partition, deadline).await?;
+            match self.prove(&lead, deadline).await {
+                Ok(()) => break (order, lead),
+                Err(Unproven::Moved) => {}
+                Err(Unproven::Late(reason)) => {
+                    return Err(Refused::Unproven { partition, reason });
+                }
+            }
+        };
         let version = order.last.next(lead.epoch);
         order.last = version;
         let entry = Entry {
@@ -90,7 +114,15 @@ impl Engine {
         cell.set_pending(&mut order, Some(entry.clone()));
         loop {
             match self.push(&cell, &mut order, &lead, &entry, deadline).await {
-                Ok(()) => return Ok(Receipt { partition, version }),
+                // Nothing is acknowledged before it has proven that it still was.
+                Ok(()) => match self.prove(&lead, deadline).await {
+                    Ok(()) => return Ok(Receipt { partition, version }),
+                    Err(Unproven::Moved) => {}
+                    Err(Unproven::Late(_)) => {
+                        let reason = "this node could not prove that it was the primary all along";
+                        return Err(Refused::Unknown { reason });
+                    }
+                },
                 Err(Halt::Moved) => {}
                 Err(Halt::Late) => {
                     let reason = "not every copy confirmed it in time";
@@ -114,6 +146,33 @@ impl Engine {
                 return Err(Refused::Unknown { reason });
             }
             cell.set_pending(&mut order, Some(entry.clone()));
+        }
+    }
+
+    /// Waits until this node proves that it owns what it leads, which takes a moment after the
+    /// partition changed hands.
+    async fn prove(&self, lead: &Lead, deadline: Instant) -> Result<(), Unproven> {
+        let mut pause = PAUSE_MIN;
+        loop {
+            let reason = match self.cluster.owned(lead.partition) {
+                Ok(epoch) if epoch == lead.epoch => return Ok(()),
+                // What was applied here since is newer than `lead`, or not published yet.
+                Ok(_) | Err(NoToken::NotPrimary { .. }) => {
+                    let moved = self.lead(lead.partition).map(|lead| lead.epoch);
+                    if moved.ok() != Some(lead.epoch) {
+                        return Err(Unproven::Moved);
+                    }
+                    NoToken::NotPrimary {
+                        partition: lead.partition,
+                    }
+                }
+                Err(reason) => reason,
+            };
+            if clock::left(deadline).is_zero() {
+                return Err(Unproven::Late(reason));
+            }
+            sleep(pause.min(clock::left(deadline))).await;
+            pause = (pause * 2).min(PAUSE_MAX / 4);
         }
     }
 
@@ -170,7 +229,7 @@ impl Engine {
         self.spread(lead, order.committed, entries.clone(), deadline)
             .await?;
         let committed = order.committed.max(entry.record.version);
-        self.keep(cell, entries, committed).await?;
+        self.keep(cell, lead, entries, committed).await?;
         order.committed = committed;
         cell.set_pending(order, None);
         Ok(())
@@ -218,7 +277,7 @@ impl Engine {
                     .await?;
             }
         }
-        self.keep(cell, entries, seen).await?;
+        self.keep(cell, lead, entries, seen).await?;
         // A write under way here is seen by nobody yet, so it counts as given, not as committed.
         order.last = order.last.max(seen);
         order.committed = seen;
@@ -251,9 +310,16 @@ impl Engine {
     }
 
     /// Stores `entries` in the own copy.
-    async fn keep(&self, cell: &Cell, entries: Vec<Entry>, committed: Version) -> Result<(), Halt> {
+    async fn keep(
+        &self,
+        cell: &Cell,
+        lead: &Lead,
+        entries: Vec<Entry>,
+        committed: Version,
+    ) -> Result<(), Halt> {
         let mut replica = cell.replica.lock().await;
-        let ops = replica.take(entries, committed);
+        let ops = replica.take(lead.epoch, entries, committed);
+        let ops = ops.map_err(|Fenced { .. }| Halt::Moved)?;
         self.store.write(ops).await.map_err(Halt::Store)
     }
 
@@ -372,7 +438,11 @@ impl Engine {
                     Admission::Take if ask == Ask::Recover => return Ok(replica.holdings()),
                     Admission::Take if ask == Ask::Obey => return Ok(Holdings::default()),
                     Admission::Take => {
-                        let ops = replica.take(entries, committed);
+                        let ops = replica.take(epoch, entries, committed);
+                        let ops = ops.map_err(|Fenced { by }| Disobeyed::Stale {
+                            partition,
+                            epoch: by,
+                        })?;
                         let written = self.store.write(ops).await;
                         return written
                             .map(|()| Holdings::default())

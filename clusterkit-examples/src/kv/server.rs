@@ -8,9 +8,10 @@ use std::time::Duration;
 use anyhow::Context;
 use clusterkit::disk::Directory;
 use clusterkit::{
-    ChangeStage, ClusterKit, Environment, Execution, HookResult, Hooks, Options, PartitionChange,
+    ChangeStage, ClusterKit, Environment, Execution, HookResult, Hooks, NoToken, Options,
+    PartitionChange,
 };
-use clusterkit_core::id::Epoch;
+use clusterkit_core::id::{Epoch, PartitionId};
 use clusterkit_core::topology::Topology;
 use clusterkit_http::server::{RunningServer, Server, ServerLimits};
 use futures_util::FutureExt;
@@ -291,6 +292,11 @@ impl Cluster for Embedded {
             .this_node()
             .is_some_and(|me| me.incarnation == cluster.incarnation());
         is_current.then_some(topology)
+    }
+
+    fn owned(&self, partition: PartitionId) -> Result<Epoch, NoToken> {
+        let cluster = self.0.borrow().clone().ok_or(NoToken::LeaseOver)?;
+        cluster.ownership(partition).map(|token| token.epoch())
     }
 
     fn changed(&self, after: Epoch) -> BoxFuture<'_, Arc<Topology>> {

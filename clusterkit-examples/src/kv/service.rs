@@ -471,9 +471,10 @@ impl KvService {
 
     fn refused(&self, refused: Refused) -> Box<Response> {
         let code = match &refused {
-            Refused::NotReady | Refused::NoPrimary { .. } | Refused::Busy { .. } => {
-                ProblemCode::NotReady
-            }
+            Refused::NotReady
+            | Refused::NoPrimary { .. }
+            | Refused::Busy { .. }
+            | Refused::Unproven { .. } => ProblemCode::NotReady,
             Refused::NotPrimary { .. } => ProblemCode::StaleRoute,
             Refused::Unknown { .. } => ProblemCode::OutcomeUnknown,
             Refused::Store(StoreError::Busy { .. }) => ProblemCode::TooMany,

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use clusterkit_core::hash::HashConfig;
-use clusterkit_core::id::{ClusterId, DiskId, Epoch, NodeId, RaftId};
+use clusterkit_core::id::{ClusterId, DiskId, Epoch, NodeId, PartitionId, RaftId};
+use clusterkit_core::lease::NoToken;
 use clusterkit_core::node::{Node, NodeSpec, NodeStatus};
 use clusterkit_core::time::UnixMillis;
 use clusterkit_core::topology::{Topology, TopologyParts, TopologyRow};
@@ -107,13 +109,21 @@ impl Script {
 #[derive(Debug)]
 pub(crate) struct Scripted {
     view: watch::Sender<Option<Arc<Topology>>>,
+    /// Whether the lease of this node has run out.
+    lease_over: AtomicBool,
 }
 
 impl Scripted {
     pub(crate) fn new() -> Arc<Self> {
         Arc::new(Self {
             view: watch::Sender::new(None),
+            lease_over: AtomicBool::new(false),
         })
+    }
+
+    /// Ends the lease of this node.
+    pub(crate) fn end_lease(&self) {
+        self.lease_over.store(true, Ordering::Release);
     }
 
     /// Becomes the view of a process that has not joined.
@@ -129,6 +139,16 @@ impl Scripted {
 impl Cluster for Scripted {
     fn topology(&self) -> Option<Arc<Topology>> {
         self.view.borrow().clone()
+    }
+
+    fn owned(&self, partition: PartitionId) -> Result<Epoch, NoToken> {
+        let topology = self.topology();
+        let topology = topology.filter(|topology| topology.is_primary(partition));
+        let topology = topology.ok_or(NoToken::NotPrimary { partition })?;
+        match self.lease_over.load(Ordering::Acquire) {
+            false => Ok(topology.partition_epoch(partition)),
+            true => Err(NoToken::LeaseOver),
+        }
     }
 
     fn changed(&self, after: Epoch) -> BoxFuture<'_, Arc<Topology>> {

@@ -514,3 +514,27 @@ async fn a_node_that_has_not_joined_serves_nothing() {
         .await;
     assert!(matches!(refused, Err(Refused::NotReady)));
 }
+
+#[tokio::test]
+async fn a_write_is_applied_and_acknowledged_only_by_the_proven_owner() {
+    let cast = Cast::start(3, Script::new(3, &[1, 2, 3])).await;
+    assert_eq!(cast.set(1, "k", "1").await.status(), 200);
+    // The lease ends while a write is on its way: it gets everywhere, and is not acknowledged.
+    let deadline = clock::deadline(Duration::from_millis(900));
+    let engine = Arc::clone(&cast.member(1).engine);
+    let mut writing = Box::pin(engine.write(Bytes::from("k"), Some(Bytes::from("2")), deadline));
+    assert!(futures_util::poll!(&mut writing).is_pending());
+    cast.member(1).cluster.end_lease();
+    let written = writing.await;
+    assert!(
+        matches!(written, Err(Refused::Unknown { reason }) if reason.contains("prove")),
+        "{written:?}"
+    );
+    assert_eq!(cast.held(3, "k").as_deref(), Some("2"));
+    // And the next one is not even begun.
+    let refused = cast.set(1, "k", "3").await;
+    assert_eq!(refused.status(), 503);
+    for id in 1..=3 {
+        assert_eq!(cast.held(id, "k").as_deref(), Some("2"));
+    }
+}

@@ -1,6 +1,6 @@
 //! Tokens in a running cluster: one owner of each partition, and none before the last one is over.
 
-use clusterkit::{ClusterKit, NoToken, NodeStatus, Options, OwnershipToken};
+use clusterkit::{ClusterKit, GuardError, NoToken, NodeStatus, Options, OwnershipToken};
 
 use crate::support::{Nodes, wait_until};
 
@@ -66,6 +66,43 @@ async fn every_partition_gets_one_owner_and_another_one_only_after_its_lease() {
         .node("node-3")
         .map(|node| node.status);
     assert_eq!(status, Some(NodeStatus::Down));
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_guarded_write_counts_only_if_its_node_owned_the_partition_from_start_to_end() {
+    let mut cluster = Nodes::form(3, 16).await;
+    wait_until("the third node owns something", || {
+        owners(&cluster.nodes).iter().flatten().any(|it| it.0 == 2)
+    })
+    .await;
+    let others = &cluster.nodes[..2];
+    let owned = owners(&cluster.nodes);
+    let mine = owned.iter().flatten().find(|it| it.0 == 2).unwrap().1;
+    let partition = mine.partition();
+    assert_eq!(
+        cluster.nodes[2]
+            .guard(partition, async |token| token.epoch())
+            .await,
+        Ok(mine.epoch())
+    );
+    let mut ran = false;
+    let refused = others[0].guard(partition, async |_| ran = true).await;
+    let reason = NoToken::NotPrimary { partition };
+    assert_eq!((refused, ran), (Err(GuardError::NotOwner(reason)), false));
+    // Another node takes the partition over while the write runs.
+    let node = cluster.nodes.remove(2);
+    let lost = node
+        .guard(partition, async |_| {
+            node.stop().await;
+            wait_until("it is owned by another node", || {
+                let mut nodes = cluster.nodes.iter();
+                nodes.any(|node| node.ownership(partition).is_ok())
+            })
+            .await;
+        })
+        .await;
+    assert!(matches!(lost, Err(GuardError::Lost(_))), "{lost:?}");
     cluster.stop().await;
 }
 
