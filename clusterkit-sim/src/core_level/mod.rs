@@ -10,7 +10,7 @@
 //!
 //! Nothing is polled: the world jumps from one event to the next.
 //!
-//! Ownership tokens will join in two places: `app` asks [`world::World::may_write`] before a
+//! Ownership tokens will join in two places: `app` asks `World::may_write` before a
 //! primary takes a write, and `judge` sees who wrote in which epoch.
 
 mod app;
