@@ -8,6 +8,7 @@ use alloc::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::command::{Command, Rejected};
+use crate::config::ConfigChange;
 use crate::id::{LogIndex, NodeId};
 use crate::state::ClusterState;
 use crate::time::UnixMillis;
@@ -26,12 +27,7 @@ pub enum Adjustment {
         zone: Option<Arc<str>>,
     },
     /// Changes what all nodes share. What is none stays as it is.
-    Config {
-        /// How many copies a partition should have, 1 to 7.
-        replication_factor: Option<u32>,
-        /// How long a node may stay down before its data is copied elsewhere, in milliseconds.
-        repair_delay_ms: Option<u64>,
-    },
+    Config(ConfigChange),
     /// Moves the data of a node away.
     Drain {
         /// The node.
@@ -45,7 +41,7 @@ impl Adjustment {
     pub const fn node(&self) -> Option<&NodeId> {
         match self {
             Self::Node { node, .. } | Self::Drain { node } => Some(node),
-            Self::Config { .. } => None,
+            Self::Config(_) => None,
         }
     }
 
@@ -60,14 +56,7 @@ impl Adjustment {
                 zone: zone.clone(),
                 at,
             },
-            &Self::Config {
-                replication_factor,
-                repair_delay_ms,
-            } => Command::UpdateConfig {
-                replication_factor,
-                repair_delay_ms,
-                at,
-            },
+            &Self::Config(change) => Command::UpdateConfig { change, at },
             Self::Drain { node } => Command::Drain {
                 node: member(node)?,
                 on: true,

@@ -10,7 +10,7 @@ use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::{ClusterConfig, ConfigError};
+use crate::config::{ClusterConfig, ConfigChange, ConfigError};
 use crate::event::{Event, LeaveReason, PlanTrigger};
 use crate::id::{ClusterId, Epoch, LogIndex, NodeId, PartitionId, PlanId, RaftId, StageId};
 use crate::node::{NodeSpec, NodeStatus};
@@ -115,10 +115,8 @@ pub enum Command {
     },
     /// Changes the settings that may change while the cluster runs.
     UpdateConfig {
-        /// How many copies a partition should have.
-        replication_factor: Option<u32>,
-        /// How long a node may stay down before its data is copied elsewhere.
-        repair_delay_ms: Option<u64>,
+        /// Which, and to what.
+        change: ConfigChange,
         /// Wall-clock time.
         at: UnixMillis,
     },

@@ -81,6 +81,7 @@ pub struct ClusterConfig {
     /// How a key becomes a partition. Fixed for the life of the cluster.
     pub hash: HashConfig,
     /// How many partitions may be moving at once in the whole cluster. Default 64; 1 to 65,536.
+    /// The plan in the log is the whole way to its target; this is how much of it is under way.
     pub moves_in_flight: u32,
     /// How many copies one node may receive at once, and as many it may serve as their source.
     /// Default 32; 1 to 65,536. Few make a move long, many take from what the node has to serve.
@@ -145,6 +146,46 @@ impl ClusterConfig {
     }
 }
 
+/// What changes about the settings of a running cluster. What is none stays as it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConfigChange {
+    /// [`ClusterConfig::replication_factor`].
+    pub replication_factor: Option<u32>,
+    /// [`ClusterConfig::repair_delay_ms`].
+    pub repair_delay_ms: Option<u64>,
+    /// [`ClusterConfig::moves_in_flight`]. What is under way already goes on.
+    pub moves_in_flight: Option<u32>,
+    /// [`ClusterConfig::moves_per_node`]. What is under way already goes on.
+    pub moves_per_node: Option<u32>,
+    /// [`ClusterConfig::min_in_sync`].
+    pub min_in_sync: Option<u32>,
+    /// [`ClusterConfig::max_down_permille`].
+    pub max_down_permille: Option<u32>,
+}
+
+impl ConfigChange {
+    /// Returns `config` with what changes.
+    ///
+    /// # Errors
+    /// [`ConfigError`] naming the first field that would be out of bounds.
+    pub fn apply_to(self, config: &ClusterConfig) -> Result<ClusterConfig, ConfigError> {
+        let changed = ClusterConfig {
+            name: config.name.clone(),
+            partition_count: config.partition_count,
+            hash: config.hash,
+            strict_lease: config.strict_lease,
+            replication_factor: self.replication_factor.unwrap_or(config.replication_factor),
+            repair_delay_ms: self.repair_delay_ms.unwrap_or(config.repair_delay_ms),
+            moves_in_flight: self.moves_in_flight.unwrap_or(config.moves_in_flight),
+            moves_per_node: self.moves_per_node.unwrap_or(config.moves_per_node),
+            min_in_sync: self.min_in_sync.unwrap_or(config.min_in_sync),
+            max_down_permille: self.max_down_permille.unwrap_or(config.max_down_permille),
+        };
+        changed.validate()?;
+        Ok(changed)
+    }
+}
+
 fn within(field: &str, value: u32, max: u32) -> Result<(), ConfigError> {
     if (1..=max).contains(&value) {
         Ok(())
@@ -180,8 +221,36 @@ mod tests {
         );
         check(|c| c.min_in_sync = 4, "min_in_sync is `4`, must be 1 to 3");
         check(
+            |c| c.moves_in_flight = 0,
+            "moves_in_flight is `0`, must be 1 to 65536",
+        );
+        check(
             |c| c.name.clear(),
             "cluster_name is ``, must be 1 to 128 bytes",
         );
+    }
+
+    #[test]
+    fn a_change_leaves_the_rest_and_is_refused_as_a_whole() {
+        let config = ClusterConfig::default();
+        let change = ConfigChange {
+            moves_in_flight: Some(3),
+            min_in_sync: Some(2),
+            ..ConfigChange::default()
+        };
+        let changed = change.apply_to(&config).unwrap();
+        assert_eq!((changed.moves_in_flight, changed.min_in_sync), (3, 2));
+        let back = ConfigChange {
+            moves_in_flight: Some(64),
+            min_in_sync: Some(1),
+            ..ConfigChange::default()
+        };
+        assert_eq!(back.apply_to(&changed).unwrap(), config);
+        let fewer = ConfigChange {
+            replication_factor: Some(1),
+            ..ConfigChange::default()
+        };
+        let refused = fewer.apply_to(&changed).unwrap_err().to_string();
+        assert_eq!(refused, "min_in_sync is `2`, must be 1 to 1");
     }
 }

@@ -43,7 +43,7 @@ mod tasks;
 
 pub use clock::{Clock, SystemClock};
 pub use clusterkit_core::adjust::Adjustment;
-pub use clusterkit_core::config::{ClusterConfig, ConfigError};
+pub use clusterkit_core::config::{ClusterConfig, ConfigChange, ConfigError};
 pub use clusterkit_core::control::{ControlStats, ProposeError};
 pub use clusterkit_core::event::{
     ChangeReason, ChangeStage, ClusterHealth, HealthStatus, LeaveReason, PlanTrigger, Role, Verdict,

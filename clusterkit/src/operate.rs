@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use clusterkit_core::adjust::{Adjustment, what_if};
 use clusterkit_core::command::{Applied, Rejected};
-use clusterkit_core::config::ConfigError;
+use clusterkit_core::config::{ConfigChange, ConfigError};
 use clusterkit_core::control::{ControlPlane, ProposeError};
 use clusterkit_core::coordinator::{PlanRequest, plan_request};
 use clusterkit_core::event::PlanTrigger;
@@ -160,10 +160,22 @@ impl ClusterKit {
     /// # Cancel safety
     /// Dropping the future leaves the outcome unknown.
     pub async fn set_replication_factor(&self, copies: u32) -> Result<(), NodeError> {
-        let adjustment = Adjustment::Config {
+        let change = ConfigChange {
             replication_factor: Some(copies),
-            repair_delay_ms: None,
+            ..ConfigChange::default()
         };
+        self.configure(change).await
+    }
+
+    /// Changes settings that all nodes share: all that `change` names, or none.
+    ///
+    /// # Errors
+    /// [`NodeError`] naming the field that would be out of bounds.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves the outcome unknown.
+    pub async fn configure(&self, change: ConfigChange) -> Result<(), NodeError> {
+        let adjustment = Adjustment::Config(change);
         self.inner().adjust(&adjustment).await.map(|_| ())
     }
 

@@ -10,7 +10,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use clusterkit_core::config::{ClusterConfig, ConfigError};
+use clusterkit_core::config::{ClusterConfig, ConfigChange, ConfigError};
 use clusterkit_core::detector::DetectorConfig;
 use clusterkit_core::hash::{HashAlgorithm, HashConfig};
 use clusterkit_core::id::NodeId;
@@ -108,7 +108,7 @@ pub struct Options {
     partition_count: Option<u32>,
     replication_factor: Option<u32>,
     hash: Option<HashAlgorithm>,
-    repair_delay: Option<Duration>,
+    settings: ConfigChange,
     strict_lease: Option<bool>,
     services: BTreeMap<String, String>,
     zone: String,
@@ -204,7 +204,7 @@ impl Options {
             partition_count: None,
             replication_factor: None,
             hash: None,
-            repair_delay: None,
+            settings: ConfigChange::default(),
             strict_lease: None,
             services: BTreeMap::new(),
             zone: String::new(),
@@ -360,7 +360,33 @@ impl Options {
     /// Sets how long a node may be down before what it held is copied elsewhere. Default 5 min.
     /// Read when the cluster is formed.
     pub fn repair_delay(mut self, delay: Duration) -> Self {
-        self.repair_delay = Some(delay);
+        let delay_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
+        self.settings.repair_delay_ms = Some(delay_ms);
+        self
+    }
+
+    /// Sets how many partitions may be moving at once in the whole cluster. Default 64; 1 to 65,536.
+    /// Read when the cluster is formed; [`ClusterKit::configure`](crate::ClusterKit::configure)
+    /// changes it later.
+    pub fn moves_in_flight(mut self, partitions: u32) -> Self {
+        self.settings.moves_in_flight = Some(partitions);
+        self
+    }
+
+    /// Sets how many copies one node may receive at once, and as many it may serve as their source.
+    /// Default 32; 1 to 65,536. Read when the cluster is formed;
+    /// [`ClusterKit::configure`](crate::ClusterKit::configure) changes it later.
+    pub fn moves_per_node(mut self, copies: u32) -> Self {
+        self.settings.moves_per_node = Some(copies);
+        self
+    }
+
+    /// Sets how many in-sync copies a partition should never fall below: with fewer, repair does
+    /// not wait for [`repair_delay`](Self::repair_delay). Default 1 (never sooner); 1 to the
+    /// replication factor. Read when the cluster is formed;
+    /// [`ClusterKit::configure`](crate::ClusterKit::configure) changes it later.
+    pub fn min_in_sync(mut self, copies: u32) -> Self {
+        self.settings.min_in_sync = Some(copies);
         self
     }
 
@@ -524,11 +550,8 @@ impl Options {
         config.partition_count = self.partition_count.unwrap_or(config.partition_count);
         config.replication_factor = self.replication_factor.unwrap_or(config.replication_factor);
         config.hash = self.hash.map_or(config.hash, HashConfig::new);
-        if let Some(delay) = self.repair_delay {
-            config.repair_delay_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
-        }
         config.strict_lease = self.strict_lease.unwrap_or(config.strict_lease);
-        config.validate()?;
+        let config = self.settings.apply_to(&config)?;
         let timing = self.profile.timing();
         timing.validate()?;
         Ok(Settings {

@@ -10,7 +10,8 @@ use super::change::Change;
 use super::{ClusterState, DataEntry};
 use crate::command::{Applied, Command, Expected, Rejected};
 use crate::config::{
-    ClusterConfig, ConfigError, DATA_KEY_MAX_BYTES, DATA_KEYS_MAX, DATA_VALUE_MAX_BYTES,
+    ClusterConfig, ConfigChange, ConfigError, DATA_KEY_MAX_BYTES, DATA_KEYS_MAX,
+    DATA_VALUE_MAX_BYTES,
 };
 use crate::event::EventKind;
 use crate::id::{ClusterId, LogIndex, RaftId};
@@ -77,11 +78,9 @@ impl ClusterState {
                 self.remove(*node, *reason, *force, &mut change)?;
             }
             Command::UpdateConfig {
-                replication_factor,
-                repair_delay_ms,
-                ..
+                change: settings, ..
             } => {
-                self.update_config(*replication_factor, *repair_delay_ms, &mut change)?;
+                self.update_config(*settings, &mut change)?;
             }
             Command::Plan {
                 base,
@@ -149,14 +148,10 @@ impl ClusterState {
 
     fn update_config(
         &mut self,
-        replication_factor: Option<u32>,
-        repair_delay_ms: Option<u64>,
+        settings: ConfigChange,
         change: &mut Change,
     ) -> Result<(), Rejected> {
-        let mut config = self.config.clone();
-        config.replication_factor = replication_factor.unwrap_or(config.replication_factor);
-        config.repair_delay_ms = repair_delay_ms.unwrap_or(config.repair_delay_ms);
-        config.validate().map_err(Rejected::Invalid)?;
+        let config = settings.apply_to(&self.config).map_err(Rejected::Invalid)?;
         // The other settings are not part of the published topology.
         change.published = config.replication_factor != self.config.replication_factor;
         self.config = config;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use clusterkit_core::command::{Applied, Command, Rejected};
 use clusterkit_core::config::ClusterConfig;
-use clusterkit_core::coordinator::Coordinator;
+use clusterkit_core::coordinator::{Coordinator, PlanRequest, plan_request};
 use clusterkit_core::detector::DetectorConfig;
 use clusterkit_core::event::{ChangeStage, EventKind};
 use clusterkit_core::id::{
@@ -363,13 +363,7 @@ impl Cluster {
         let decision = self.coordinator.decide(&self.state, self.now, self.wall());
         let commands = decision.commands;
         if let Some(request) = decision.plan {
-            let (placement, refuted) = request.compute(&MinimalMove::default()).unwrap();
-            assert_eq!(refuted, None);
-            let command = request.command(&placement, self.wall());
-            self.plans += 1;
-            if self.apply(&command).is_ok() {
-                self.allowed = placement.moves as usize;
-            }
+            self.propose(&request);
             return true;
         }
         let acted = !commands.is_empty();
@@ -377,6 +371,22 @@ impl Cluster {
             let _ = self.apply(&command);
         }
         acted
+    }
+
+    /// Plans anew, as an operator may ask for at any time.
+    pub(crate) fn replan(&mut self) {
+        let request = plan_request(&self.state, self.state.plan_basis());
+        self.propose(&request.expect("somebody takes data"));
+    }
+
+    fn propose(&mut self, request: &PlanRequest) {
+        let (placement, refuted) = request.compute(&MinimalMove::default()).unwrap();
+        assert_eq!(refuted, None);
+        let command = request.command(&placement, self.wall());
+        self.plans += 1;
+        if self.apply(&command).is_ok() {
+            self.allowed = placement.moves as usize;
+        }
     }
 
     /// Checks that nothing is left to do and everybody has a fair share.

@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use clusterkit_core::command::Command;
+use clusterkit_core::config::ClusterConfig;
 use clusterkit_core::event::PlanTrigger;
 use clusterkit_core::id::{PartitionId, RaftId};
 use clusterkit_core::partition::Partition;
@@ -61,6 +62,56 @@ fn a_node_that_joins_in_mid_move_stops_only_what_it_takes_over() {
     let copied = cluster.copies - before;
     assert!(copied <= 30 + 36 - 32 + 6, "{copied} more copies");
     assert!(cluster.state.holds_anything(five));
+}
+
+/// `PLACEMENT.md`, section 5: after any `k` of the `N` moves of a plan the least that is left is
+/// `N - k`. So a cluster that moves little at a time copies no more than one that moves all at once,
+/// even where everything is planned again after every round.
+#[test]
+fn small_rounds_copy_no_more_than_one_large_one() {
+    let moved = |moves_in_flight: u32, replan: bool| {
+        let mut cluster = Cluster::with(ClusterConfig {
+            partition_count: 60,
+            moves_in_flight,
+            ..ClusterConfig::default()
+        });
+        for id in ["node-2", "node-3", "node-4"] {
+            cluster.join(id);
+        }
+        cluster.run(Duration::from_secs(30));
+        cluster.check_settled();
+        cluster.slow = true;
+        let (before, plans) = (cluster.copies, cluster.plans);
+        cluster.join("node-5");
+        cluster.run(Duration::from_secs(1));
+        let mut rounds = 0;
+        while cluster.state.plan().is_some() {
+            assert!(cluster.state.moves_in_flight() <= moves_in_flight as usize);
+            rounds += 1;
+            assert!(rounds < 1_000, "the plan ends");
+            cluster.hurry();
+            cluster.slow = true;
+            if replan {
+                cluster.replan();
+            }
+            cluster.run(Duration::from_millis(200));
+        }
+        cluster.hurry();
+        cluster.run(Duration::from_secs(1));
+        cluster.check_settled();
+        (cluster.copies - before, rounds, cluster.plans - plans)
+    };
+    // 180 replicas on five nodes: the fifth is given 36.
+    let (at_once, _, plans) = moved(64, false);
+    assert_eq!((at_once, plans), (36, 1));
+    for limit in [1, 7] {
+        let (in_rounds, rounds, plans) = moved(limit, false);
+        assert_eq!((in_rounds, plans), (36, 1), "{limit} at once");
+        assert!(rounds >= 36 / limit, "{rounds} rounds of {limit}");
+        let (replanned, _, plans) = moved(limit, true);
+        assert_eq!(replanned, 36, "{limit} at once, {plans} plans");
+        assert!(plans > 1, "{plans} plans");
+    }
 }
 
 /// One partition on nodes 1, 2 and 3 that moves to 4, 5 and 6: 4 has copied, 5 and 6 copy.

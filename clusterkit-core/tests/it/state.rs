@@ -2,6 +2,7 @@
 //! after its symptom. Random and exhaustive histories are in the modules beside this one.
 
 use clusterkit_core::command::{Command, Rejected};
+use clusterkit_core::config::ConfigChange;
 use clusterkit_core::event::{ChangeStage, EventKind, Verdict};
 use clusterkit_core::id::{EventSeq, PartitionId, RaftId};
 use clusterkit_core::node::NodeStatus;
@@ -276,8 +277,10 @@ fn the_epoch_stays_when_nothing_published_changes() {
         at: AT,
     });
     world.ok(Command::UpdateConfig {
-        replication_factor: None,
-        repair_delay_ms: Some(9),
+        change: ConfigChange {
+            repair_delay_ms: Some(9),
+            ..ConfigChange::default()
+        },
         at: AT,
     });
     assert_eq!(world.state.config().repair_delay_ms, 9);

@@ -3,6 +3,7 @@
 //! that is written out and read back on the way.
 
 use clusterkit_core::command::{Command, Expected, MoveStart, Rejected};
+use clusterkit_core::config::ConfigChange;
 use clusterkit_core::event::PlanTrigger;
 use clusterkit_core::id::{Epoch, Incarnation, LogIndex, PartitionId, PlanId, RaftId, StageId};
 use clusterkit_core::node::NodeStatus;
@@ -175,8 +176,13 @@ fn step(world: &mut World, step: Step) {
         16 => Some(drain(node(world, a), b < 160, c < 128)),
         17 => Some(remove(node(world, a), b < 100)),
         18 => Some(Command::UpdateConfig {
-            replication_factor: (a < 200).then_some(u32::from(b % 5)),
-            repair_delay_ms: (c < 200).then_some(u64::from(c)),
+            change: ConfigChange {
+                replication_factor: (a < 200).then_some(u32::from(b % 5)),
+                repair_delay_ms: (c < 200).then_some(u64::from(c)),
+                moves_in_flight: (a % 4 == 0).then_some(u32::from(c % 9)),
+                min_in_sync: (a % 8 == 1).then_some(u32::from(c % 4)),
+                ..ConfigChange::default()
+            },
             at: AT,
         }),
         19..=21 => Some(plan(world, step)),

@@ -3,7 +3,7 @@
 //! Reasons, limits and loads are values of the core (`clusterkit_core::explain`), sent as they are
 //! with their text beside them.
 
-use clusterkit_core::config::ClusterConfig;
+use clusterkit_core::config::{ClusterConfig, ConfigChange};
 use clusterkit_core::event::{PlanTrigger, Role};
 use clusterkit_core::explain::{
     Explanation, Limit, NodeLoad, Outcome, Placed, PlanRecord, Preview, PreviewId, PrimaryChange,
@@ -335,6 +335,31 @@ pub struct ConfigChangeDocument {
     /// How long a node may stay down before its data is copied elsewhere, in milliseconds.
     #[serde(default)]
     pub repair_delay_ms: Option<u64>,
+    /// How many partitions may move at once, 1 to 65,536.
+    #[serde(default)]
+    pub moves_in_flight: Option<u32>,
+    /// How many copies one node may receive at once, and as many it may serve, 1 to 65,536.
+    #[serde(default)]
+    pub moves_per_node: Option<u32>,
+    /// How many in-sync copies a partition should never fall below, 1 to the replication factor.
+    #[serde(default)]
+    pub min_in_sync: Option<u32>,
+    /// How many permille of the nodes may be down before nothing is copied any more, 1 to 1,000.
+    #[serde(default)]
+    pub max_down_permille: Option<u32>,
+}
+
+impl From<ConfigChangeDocument> for ConfigChange {
+    fn from(document: ConfigChangeDocument) -> Self {
+        Self {
+            replication_factor: document.replication_factor,
+            repair_delay_ms: document.repair_delay_ms,
+            moves_in_flight: document.moves_in_flight,
+            moves_per_node: document.moves_per_node,
+            min_in_sync: document.min_in_sync,
+            max_down_permille: document.max_down_permille,
+        }
+    }
 }
 
 /// `GET /v1/config`: what all nodes share.
@@ -355,6 +380,10 @@ pub struct ConfigDocument {
     pub moves_per_node: u32,
     /// How many in-sync copies a partition should never fall below.
     pub min_in_sync: u32,
+    /// How many permille of the nodes may be down before nothing is copied any more.
+    pub max_down_permille: u32,
+    /// Whether a primary stops being one when its lease runs out; fixed.
+    pub strict_lease: bool,
 }
 
 impl From<&ClusterConfig> for ConfigDocument {
@@ -367,6 +396,8 @@ impl From<&ClusterConfig> for ConfigDocument {
             moves_in_flight: config.moves_in_flight,
             moves_per_node: config.moves_per_node,
             min_in_sync: config.min_in_sync,
+            max_down_permille: config.max_down_permille,
+            strict_lease: config.strict_lease,
         }
     }
 }

@@ -86,18 +86,12 @@ impl ClusterApi {
         }
         let change: ConfigChangeDocument = params::json(request)?;
         if change == ConfigChangeDocument::default() {
-            let limit = "replication_factor, repair_delay_ms or both";
+            let limit = "at least one setting, such as replication_factor";
             return Err(Problem::invalid("body", "{}", limit));
         }
         self.formed()?;
-        self.adjust(
-            request,
-            &Adjustment::Config {
-                replication_factor: change.replication_factor,
-                repair_delay_ms: change.repair_delay_ms,
-            },
-        )
-        .await
+        self.adjust(request, &Adjustment::Config(change.into()))
+            .await
     }
 
     /// Carries an adjustment out or, with `dry_run`, says what it would move.

@@ -112,6 +112,17 @@ async fn bad_questions_name_field_value_and_limit() {
     )
     .await;
     assert_eq!(problem.message, "replication_factor is `8`, must be 1 to 7");
+    let half = "{\"moves_per_node\":9,\"moves_in_flight\":0}";
+    let problem = refused(&served, post("/v1/config", half), invalid).await;
+    assert_eq!(
+        problem.message,
+        "moves_in_flight is `0`, must be 1 to 65536"
+    );
+    let same: ConfigDocument = send(&served, HttpRequest::get("/v1/config"))
+        .await
+        .json("")
+        .unwrap();
+    assert_eq!(same.moves_per_node, 32, "nothing is half applied");
     let bad = ProblemCode::BadJson;
     refused(&served, post("/v1/nodes/node-1", "{\"weight\":-1}"), bad).await;
     refused(&served, post("/v1/config", "{\"partition_count\":8}"), bad).await;
@@ -145,13 +156,14 @@ async fn changes_are_previewed_and_then_made() {
     let node: MemberDocument = serde_json::from_value(node["node"].clone()).unwrap();
     assert_eq!((node.weight, node.zone.as_str()), (2, "b"));
 
-    let answer = send(&served, post("/v1/config", "{\"replication_factor\":3}")).await;
+    let change = "{\"replication_factor\":3,\"moves_in_flight\":5}";
+    let answer = send(&served, post("/v1/config", change)).await;
     assert_eq!(answer.status(), 200);
     let config: ConfigDocument = send(&served, HttpRequest::get("/v1/config"))
         .await
         .json("")
         .unwrap();
-    assert_eq!(config.replication_factor, 3);
+    assert_eq!((config.replication_factor, config.moves_in_flight), (3, 5));
     let answer = send(&served, post("/v1/rebalance?dry_run=1", "")).await;
     let dry: RebalanceDocument = answer.json("").unwrap();
     assert_eq!(dry.copies, 12);

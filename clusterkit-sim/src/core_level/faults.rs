@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use clusterkit_core::command::Command;
+use clusterkit_core::config::ConfigChange;
 use clusterkit_core::coordinator::plan_request;
 use clusterkit_core::event::{LeaveReason, PlanTrigger};
 use clusterkit_core::id::RaftId;
@@ -159,8 +160,10 @@ impl World {
                 at,
             }),
             Fault::Factor { copies } => Some(Command::UpdateConfig {
-                replication_factor: Some(copies),
-                repair_delay_ms: None,
+                change: ConfigChange {
+                    replication_factor: Some(copies),
+                    ..ConfigChange::default()
+                },
                 at,
             }),
             _ => None,

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 
 use clusterkit::explain::{Limit, Outcome, Reason};
 use clusterkit::{
-    Adjustment, ChangeReason, ChangeStage, ClusterEvent, ClusterKit, Hooks, NodeError, NodeId,
-    NodeStatus, PartitionId, PlanTrigger, RebalanceReport,
+    Adjustment, ChangeReason, ChangeStage, ClusterEvent, ClusterKit, ConfigChange, Hooks,
+    NodeError, NodeId, NodeStatus, PartitionId, PlanTrigger, RebalanceReport,
 };
 
 use crate::support::{Nodes, is_settled, wait_until};
@@ -89,10 +89,10 @@ async fn weight_zone_and_replication_factor_copy_exactly_what_was_previewed() {
         weight: Some(3),
         zone: None,
     };
-    let factor = Adjustment::Config {
+    let factor = Adjustment::Config(ConfigChange {
         replication_factor: Some(3),
-        repair_delay_ms: None,
-    };
+        ..ConfigChange::default()
+    });
     for adjustment in [weight, zone(0, "east"), zone(1, "west"), factor] {
         let preview = operator.preview(&adjustment).await.unwrap();
         assert_eq!(preview.minimum, Some(preview.moves), "{adjustment:?}");

@@ -36,6 +36,7 @@ impl Demo {
         self.add("node-4").await?;
         self.add("node-5").await?;
         self.reweigh("node-5", 2).await?;
+        self.share_a_zone(&["node-1", "node-4"], "rack-a").await?;
         self.replicate(2).await?;
         self.replicate(3).await?;
         self.drain("node-2").await?;
@@ -227,6 +228,31 @@ impl Demo {
         self.cluster.set_weight(id, weight).await?;
         let view = self.healed("the node to hold its new share").await?;
         self.finish(&format!("weight {weight} for {id}"), watch, &mark, &view)
+            .await
+    }
+
+    /// Puts nodes that stood alone into one zone: no partition may have two copies there any more.
+    async fn share_a_zone(&mut self, ids: &[&str], zone: &str) -> anyhow::Result<()> {
+        let who = ids.join(" and ");
+        headline(&format!("{}. {who} share a zone", self.rows.len() + 1));
+        let mark = self.cluster.mark().await?;
+        let watch = Stopwatch::start();
+        for id in ids {
+            self.cluster.set_zone(id, zone).await?;
+        }
+        let known = async |cluster: &Cluster| {
+            let view = cluster.newest_view().await?;
+            for id in ids {
+                let present = view.nodes.get(*id).map(|row| row.zone.as_str());
+                ensure!(present == Some(zone), "{id} is in {present:?}");
+            }
+            Ok(())
+        };
+        self.cluster
+            .wait_until("the zone to be known", HEAL_LIMIT, known)
+            .await?;
+        let view = self.healed("one copy at most in the zone").await?;
+        self.finish(&format!("zone {zone}"), watch, &mark, &view)
             .await
     }
 

@@ -91,22 +91,7 @@ pub(super) fn check_commands(
 fn check_command(words: &[&str], cli: &clap::Command, metadata: &Value) -> Option<String> {
     let (&first, rest) = words.split_first()?;
     if first == "xtask" {
-        let (&task, options) = rest.split_first()?;
-        let Some(command) = cli.find_subcommand(task) else {
-            return Some(format!("`cargo xtask {task}` does not exist"));
-        };
-        let known = |flag: &str| {
-            flag == "help"
-                || command
-                    .get_arguments()
-                    .any(|known| known.get_long() == Some(flag))
-        };
-        return options
-            .iter()
-            .filter_map(|word| word.strip_prefix("--"))
-            .map(|flag| flag.split('=').next().unwrap_or(flag))
-            .find(|flag| !known(flag))
-            .map(|flag| format!("`cargo xtask {task}` has no option --{flag}"));
+        return check_xtask(rest, cli);
     }
     let packages = metadata["packages"].as_array()?;
     for pair in rest.windows(2) {
@@ -123,6 +108,25 @@ fn check_command(words: &[&str], cli: &clap::Command, metadata: &Value) -> Optio
                 "`cargo {first} {} {}`: there is none",
                 pair[0], pair[1]
             ));
+        }
+    }
+    None
+}
+
+/// Checks the words after `cargo xtask`: tasks, tasks within tasks, and their options.
+fn check_xtask(words: &[&str], cli: &clap::Command) -> Option<String> {
+    let (mut command, mut path) = (cli, String::from("cargo xtask"));
+    for (at, word) in words.iter().enumerate() {
+        if let Some(flag) = word.strip_prefix("--") {
+            let flag = flag.split('=').next().unwrap_or(flag);
+            let mut arguments = command.get_arguments();
+            if flag != "help" && !arguments.any(|known| known.get_long() == Some(flag)) {
+                return Some(format!("`{path}` has no option --{flag}"));
+            }
+        } else if let Some(task) = command.find_subcommand(word) {
+            (command, path) = (task, format!("{path} {word}"));
+        } else if at == 0 {
+            return Some(format!("`{path} {word}` does not exist"));
         }
     }
     None
@@ -160,12 +164,19 @@ mod tests {
     #[test]
     fn readme_shows_only_commands_that_exist() {
         let cli = Command::new("cargo xtask")
-            .subcommand(Command::new("demo").arg(Arg::new("keep").long("keep")));
+            .subcommand(Command::new("demo").arg(Arg::new("keep").long("keep")))
+            .subcommand(
+                Command::new("bench")
+                    .subcommand(Command::new("failover").arg(Arg::new("profile").long("profile"))),
+            );
         let metadata = json!({"packages": [{"name": "kv-store", "targets": [{"name": "kv"}]}]});
         let check = |line: &str| check_commands("README.md", line, &cli, &metadata).len();
         assert_eq!(check("run `cargo xtask demo --keep` and look"), 0);
         assert_eq!(check("run `cargo xtask deploy`"), 1);
         assert_eq!(check("$ cargo xtask demo --fast"), 1);
+        assert_eq!(check("cargo xtask bench failover --profile fast"), 0);
+        assert_eq!(check("cargo xtask bench --profile fast"), 1);
+        assert_eq!(check("cargo xtask bench failover --fast"), 1);
         assert_eq!(check("cargo run -p kv-store --bin kv"), 0);
         assert_eq!(check("cargo run -p kv-shop"), 1);
         assert_eq!(check("cargo run --bin kw"), 1);

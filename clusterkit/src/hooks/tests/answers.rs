@@ -66,8 +66,10 @@ async fn a_panic_and_an_error_are_asked_again_after_a_pause() {
     });
     let (mut cluster, stages) = moving(1, 1);
     cluster.apply(&Command::UpdateConfig {
-        replication_factor: Some(3),
-        repair_delay_ms: None,
+        change: ConfigChange {
+            replication_factor: Some(3),
+            ..ConfigChange::default()
+        },
         at: UnixMillis(1),
     });
     let clock = crate::clock::SystemClock::new();

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use clusterkit_core::command::{Applied, Command};
-use clusterkit_core::config::ClusterConfig;
+use clusterkit_core::config::{ClusterConfig, ConfigChange};
 use clusterkit_core::control::{Leadership, View};
 use clusterkit_core::event::PlanTrigger;
 use clusterkit_core::explain::PlanHistory;
