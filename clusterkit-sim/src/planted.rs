@@ -94,6 +94,11 @@ const TABLE: &[Row] = &[
         20,
         "a node heard within its lease is declared down",
     ),
+    core(
+        "grant-on-deposed-leader",
+        10_000,
+        "two processes hold a token of one partition",
+    ),
 ];
 
 /// Plants every bug of the table in turn. Returns whether each was found in time.

@@ -98,6 +98,10 @@ impl World {
         if !self.quiet.has_begun(self.now) {
             self.agenda.plan(self.now + next, Event::Write);
         }
+        // Of a large world some looks are enough.
+        if self.processes.len() < 100 || self.rng.chance(50) {
+            self.check_tokens()?;
+        }
         let count = u64::from(self.settings.config.partition_count);
         let id = PartitionId(u32::try_from(self.rng.below(count)).unwrap_or(0));
         for slot in 1..=self.processes.len() {

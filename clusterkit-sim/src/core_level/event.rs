@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clusterkit_core::command::{Applied, Rejected};
 use clusterkit_core::id::{Incarnation, LogIndex, PartitionId, RaftId, StageId};
+use clusterkit_core::lease::{LeaseGrant, LeaseRequest};
 
 /// A process by its number in the run, from 1.
 pub(super) type Slot = u32;
@@ -50,7 +51,10 @@ pub(super) enum What {
         node: RaftId,
         incarnation: Incarnation,
         applied: LogIndex,
+        lease: LeaseRequest,
     },
+    /// The leader renews its lease.
+    Granted(LeaseGrant),
     /// The leader says that the node it reported as is no member any more.
     Removed { node: RaftId },
     /// Its loop of decisions goes on.

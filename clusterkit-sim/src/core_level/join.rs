@@ -61,6 +61,9 @@ impl World {
         process.catching_up = false;
         process.leads = None;
         process.decides = Loop::default();
+        process.follows = None;
+        process.lease = None;
+        process.confirmed = None;
         process.asks.clear();
         process.acks_at = None;
         // Of a member nothing else is kept in memory only; its view it applies again.

@@ -10,6 +10,7 @@ use clusterkit_core::command::Command;
 use clusterkit_core::coordinator::Decision;
 use clusterkit_core::detector::Heard;
 use clusterkit_core::id::{Incarnation, LogIndex, RaftId};
+use clusterkit_core::lease::LeaseRequest;
 use clusterkit_core::node::NodeStatus;
 use clusterkit_core::partition::{Joining, Stage};
 use clusterkit_core::placement::MinimalMove;
@@ -22,6 +23,8 @@ use super::world::{Broken, Check, World, ensure};
 
 /// How long to wait before deciding again about what was just refused or failed.
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
+/// How often a deposed leader that is cut off could hear of it.
+const DEPOSED_RETRY: Duration = Duration::from_millis(250);
 /// The longest the loop sleeps.
 const SLEEP_MAX: Duration = Duration::from_secs(60);
 
@@ -51,14 +54,23 @@ impl World {
         };
         let next = process.clock.after(self.now, self.settings.pulse) - self.now;
         let (incarnation, applied) = (process.disk.incarnation, process.view.applied());
-        let leads = process.leads.is_some();
         self.plan(slot, next, What::Pulse);
-        let Some(leader) = self.log.leader.filter(|&leader| leader != slot && !leads) else {
-            return;
-        };
-        if !self.reaches(slot, leader) {
+        let lease = self.request_lease(slot, node);
+        if self.process(slot).leads.is_some() {
+            self.confirm_leadership(slot);
+            if let Some(grant) = self.renew(slot, &lease) {
+                self.plan(slot, Duration::ZERO, What::Granted(grant));
+            }
             return;
         }
+        if let Some(leader) = self.log.leader.filter(|&leader| self.reaches(leader, slot)) {
+            self.process_mut(slot).follows = Some(leader);
+        }
+        let leader = self.process(slot).follows;
+        let Some(leader) = leader.filter(|&leader| leader != slot && self.reaches(slot, leader))
+        else {
+            return;
+        };
         let (first, again) = self.net.deliver();
         for after in first.into_iter().chain(again) {
             let what = What::Heartbeat {
@@ -66,6 +78,7 @@ impl World {
                 node,
                 incarnation,
                 applied,
+                lease,
             };
             self.plan(leader, after, what);
         }
@@ -77,6 +90,7 @@ impl World {
         slot: Slot,
         from: Slot,
         (node, incarnation, applied): (RaftId, Incarnation, LogIndex),
+        lease: &LeaseRequest,
     ) {
         if self.process(slot).leads.is_none() {
             return;
@@ -100,6 +114,14 @@ impl World {
             // A newer process of it reports in: this one stops, which it has already.
             _ => return,
         }
+        if let Some(grant) = self.renew(slot, lease)
+            && self.reaches(slot, from)
+        {
+            let (first, again) = self.net.deliver();
+            for after in first.into_iter().chain(again) {
+                self.plan(from, after, What::Granted(grant));
+            }
+        }
         if waits {
             self.wake_leader(slot);
         }
@@ -117,10 +139,15 @@ impl World {
 
     pub(super) fn learn_deposed(&mut self, slot: Slot, term: u64) {
         let now = self.now;
-        let process = self.process_mut(slot);
-        if process.leads != Some(term) {
+        if self.process(slot).leads != Some(term) {
             return;
         }
+        if !self.reaches_majority(slot) {
+            // Cut off, it goes on believing that it leads.
+            self.plan(slot, DEPOSED_RETRY, What::Deposed { term });
+            return;
+        }
+        let process = self.process_mut(slot);
         process.leads = None;
         let local = process.clock.monotonic(now);
         process.coordinator.handle_leadership(None, term, local);

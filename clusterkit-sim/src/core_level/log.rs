@@ -355,6 +355,9 @@ impl World {
         let state = Arc::clone(&self.log.state);
         let process = self.process_mut(slot);
         process.view = state;
+        if let Some(lease) = &mut process.lease {
+            lease.observe(&process.view);
+        }
         let removed = process
             .disk
             .raft_id
@@ -384,14 +387,19 @@ impl World {
         if live.is_empty() { of(&|_| true) } else { live }
     }
 
-    /// Tells whether `slot` can lead: awake, and within reach of more than half of the voters.
+    /// Tells whether `slot` can lead: it votes, or leads already, and a majority hears it.
     pub(super) fn can_lead(&self, slot: Slot) -> bool {
+        let may = self.log.leader == Some(slot) || self.voters().contains(&slot);
+        self.is_awake(slot) && may && self.reaches_majority(slot)
+    }
+
+    /// Tells whether `slot` can talk to more than half of the voters.
+    pub(super) fn reaches_majority(&self, slot: Slot) -> bool {
         let voters = self.voters();
         let with = voters
             .iter()
             .filter(|&&voter| self.is_awake(voter) && self.talks(slot, voter));
-        let may = voters.contains(&slot) || self.log.leader == Some(slot);
-        self.is_awake(slot) && may && with.count() * 2 > voters.len()
+        with.count() * 2 > voters.len()
     }
 
     /// Looks whether the leader can still lead after something has changed.

@@ -10,8 +10,8 @@
 //!
 //! Nothing is polled: the world jumps from one event to the next.
 //!
-//! Ownership tokens will join in two places: `app` asks `World::may_write` before a
-//! primary takes a write, and `judge` sees who wrote in which epoch.
+//! Leases are asked for and granted as the embedded node does it (`tokens`); the application of this
+//! level does not use them, so that its fencing by epochs is judged by itself.
 
 mod app;
 mod event;
@@ -25,6 +25,7 @@ mod net;
 mod process;
 mod settle;
 mod setup;
+mod tokens;
 mod world;
 
 use crate::run::{Report, RunOptions};

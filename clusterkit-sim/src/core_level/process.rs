@@ -7,6 +7,7 @@ use std::time::Duration;
 use clusterkit_core::coordinator::Coordinator;
 use clusterkit_core::detector::DetectorConfig;
 use clusterkit_core::id::{DiskId, EventSeq, Incarnation, NodeId, PartitionId, RaftId, StageId};
+use clusterkit_core::lease::Lease;
 use clusterkit_core::node::NodeSpec;
 use clusterkit_core::state::ClusterState;
 use clusterkit_core::time::{Instant, UnixMillis};
@@ -69,6 +70,12 @@ pub(super) struct Process {
     /// The term in which it believes to lead.
     pub(super) leads: Option<u64>,
     pub(super) decides: Loop,
+    /// Whom it takes for the leader.
+    pub(super) follows: Option<Slot>,
+    pub(super) lease: Option<Lease>,
+    /// The newest round in which a majority confirmed that it leads: the term, and when the round
+    /// began.
+    pub(super) confirmed: Option<(u64, Instant)>,
     /// The newest event taken in.
     pub(super) fed: EventSeq,
     pub(super) asks: BTreeMap<PartitionId, Ask>,
@@ -99,6 +106,9 @@ impl Process {
                 .expect("invariant: the simulator draws settings within their limits"),
             leads: None,
             decides: Loop::default(),
+            follows: None,
+            lease: None,
+            confirmed: None,
             fed: EventSeq(0),
             asks: BTreeMap::new(),
             acks_at: None,

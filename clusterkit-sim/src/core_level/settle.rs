@@ -15,7 +15,7 @@ use super::process::Phase;
 use super::world::{Broken, Check, World, ensure};
 
 /// How long nothing may be committed before it is looked whether everything stands as it must.
-const SILENCE: Duration = Duration::from_secs(4);
+const SILENCE: Duration = Duration::from_secs(5);
 /// For how long nothing may be committed after that.
 const REALLY_QUIET: Duration = Duration::from_secs(12);
 /// How often it is looked.
@@ -70,7 +70,9 @@ impl World {
                 return self.log.agree(true);
             }
         } else {
-            let silent = self.now >= self.log.last_change_at + SILENCE && self.log.is_idle();
+            // What a fault began may show only after a lease.
+            let last = self.log.last_change_at.max(self.quiet.begins);
+            let silent = self.now >= last + SILENCE && self.log.is_idle();
             let stands = if silent {
                 self.check_settled()
             } else {
@@ -148,6 +150,7 @@ impl World {
         ensure(leaving.is_none(), "every-operation-ends", || {
             format!("{leaving:?} wants to leave")
         })?;
+        self.check_owners()?;
         check_balanced(state)
     }
 }

@@ -14,6 +14,7 @@ use super::log::Log;
 use super::net::Net;
 use super::process::Phase;
 use super::settle::Quiet;
+use super::tokens::keeps_margin;
 use super::world::{Settings, World};
 use crate::run::RunOptions;
 use crate::{FaultKind, FaultSchedule, Rng, ScheduleConfig, Trace};
@@ -39,7 +40,8 @@ pub(super) fn build(seed: u64, options: &RunOptions) -> World {
     let zones = u32::try_from(zones).unwrap_or(0);
     let settings = draw_settings(&mut sizes, nodes);
     let duration = sizes.duration(Duration::from_secs(10)..=Duration::from_secs(45));
-    let drawn = draw_faults(&root, &mut sizes, (nodes, zones), duration);
+    let tolerated = settings.detector.lease_timing().tolerated_drift_ppm();
+    let drawn = draw_faults(&root, &mut sizes, (nodes, zones), duration, tolerated);
     let faults = options.faults.clone().unwrap_or(drawn);
     let begins = faults.ends_at().max(Duration::from_secs(5));
     let mut world = World {
@@ -52,6 +54,7 @@ pub(super) fn build(seed: u64, options: &RunOptions) -> World {
         app: App::new(settings.config.partition_count as usize),
         judge: Judge::default(),
         quiet: Quiet::new(begins, SETTLE_MAX),
+        trusts_clocks: keeps_margin(&faults, tolerated),
         rng: root.split("world"),
         hooks_rng: root.split("hooks"),
         settings,
@@ -116,10 +119,10 @@ fn form(world: &mut World) {
 
 /// Draws how many nodes there are: mostly a handful, sometimes dozens, rarely a thousand.
 fn draw_nodes(rng: &mut Rng) -> u32 {
-    let nodes = match rng.below(4_000) {
+    let nodes = match rng.below(20_000) {
         0 => rng.within(1_000..=1_200),
-        1..=40 => rng.within(20..=60),
-        41..=120 => rng.within(1..=2),
+        1..=200 => rng.within(20..=60),
+        201..=600 => rng.within(1..=2),
         _ => rng.within(3..=9),
     };
     u32::try_from(nodes).unwrap_or(3)
@@ -169,6 +172,7 @@ fn draw_faults(
     sizes: &mut Rng,
     (nodes, zones): (u32, u32),
     duration: Duration,
+    drift_margin_ppm: u32,
 ) -> FaultSchedule {
     let config = ScheduleConfig {
         nodes,
@@ -176,7 +180,7 @@ fn draw_faults(
         joins_max: 3,
         duration,
         faults: u32::try_from(sizes.within(0..=14)).unwrap_or(5),
-        drift_margin_ppm: 50_000,
+        drift_margin_ppm,
         ..ScheduleConfig::default()
     };
     FaultSchedule::generate(&mut root.split("faults"), &config.without(ELSEWHERE))

@@ -65,6 +65,8 @@ pub(super) struct World {
     pub(super) judge: Judge,
     pub(super) faults: FaultSchedule,
     pub(super) quiet: Quiet,
+    /// Whether every clock keeps to the margin, so that tokens must never overlap.
+    pub(super) trusts_clocks: bool,
     pub(super) rng: Rng,
     pub(super) hooks_rng: Rng,
 }
@@ -129,7 +131,9 @@ impl World {
                 node,
                 incarnation,
                 applied,
-            } => self.hear(slot, from, (node, incarnation, applied)),
+                lease,
+            } => self.hear(slot, from, (node, incarnation, applied), &lease),
+            What::Granted(grant) => self.granted(slot, grant),
             What::Removed { node } if self.process(slot).disk.raft_id == Some(node) => {
                 self.leave(slot)
             }
@@ -193,8 +197,8 @@ impl World {
         (self.process(slot).disk.id == disk).then_some(slot)
     }
 
-    /// Tells whether `slot` may take a write of `partition` as its primary. Without leases, its
-    /// own view decides; with them, its token will.
+    /// Tells whether `slot` takes writes of `partition` as its primary, by its own view. It does
+    /// without a token: what was acknowledged must be safe without one, too.
     pub(super) fn may_write(&self, slot: Slot, partition: PartitionId) -> bool {
         let process = self.process(slot);
         process.phase == Phase::Member

@@ -76,8 +76,10 @@ impl FaultSchedule {
             rng,
             config,
             nodes: config.nodes,
+            bursts: Vec::new(),
         };
         let kinds = drawing.kinds();
+        drawing.draw_bursts();
         let mut begins: Vec<Duration> = (0..config.faults).map(|_| drawing.begin()).collect();
         // In order, so that a node that joins is not hit before.
         begins.sort_unstable();
@@ -95,6 +97,8 @@ struct Drawing<'a> {
     config: &'a ScheduleConfig,
     /// The highest number of a node so far.
     nodes: u32,
+    /// When most faults begin, where they come in bursts.
+    bursts: Vec<Duration>,
 }
 
 impl Drawing<'_> {
@@ -124,19 +128,30 @@ impl Drawing<'_> {
         None
     }
 
-    /// Draws a beginning; every fourth fault falls close to another one's, or to the start.
+    /// Lets the faults of every other seed come in bursts: what one does is then hit by the next.
+    fn draw_bursts(&mut self) {
+        if self.rng.chance(500) {
+            for _ in 0..self.rng.within(1..=3) {
+                let burst = self.rng.duration(Duration::ZERO..=self.config.duration);
+                self.bursts.push(burst);
+            }
+        }
+    }
+
+    /// Draws a beginning.
     fn begin(&mut self) -> Duration {
         let end = self.config.duration.saturating_sub(LASTS_MIN);
-        if self.rng.chance(250) {
-            let slots = end.as_secs() / 10;
-            let slot = Duration::from_secs(10 * self.rng.within(0..=slots));
-            return (slot
-                + self
+        let within_burst = self.rng.chance(700);
+        let burst = self.rng.pick(&self.bursts).copied();
+        match burst.filter(|_| within_burst) {
+            Some(burst) => {
+                let after = self
                     .rng
-                    .duration(Duration::ZERO..=Duration::from_millis(500)))
-            .min(end);
+                    .duration(Duration::ZERO..=Duration::from_millis(2_500));
+                (burst + after).min(end)
+            }
+            None => self.rng.duration(Duration::ZERO..=end),
         }
-        self.rng.duration(Duration::ZERO..=end)
     }
 
     /// Draws a length over the orders of magnitude, ending in time.
