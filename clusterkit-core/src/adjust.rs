@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::command::{Command, Rejected};
 use crate::config::ConfigChange;
 use crate::id::{LogIndex, NodeId};
+use crate::pause::Work;
 use crate::state::ClusterState;
 use crate::time::UnixMillis;
 
@@ -33,6 +34,18 @@ pub enum Adjustment {
         /// The node.
         node: NodeId,
     },
+    /// Pauses a kind of work: what is under way goes on, nothing new begins.
+    Pause {
+        /// What.
+        work: Work,
+        /// Why, at most 256 bytes; empty for no reason.
+        reason: Arc<str>,
+    },
+    /// Lets paused work go on.
+    Resume {
+        /// What.
+        work: Work,
+    },
 }
 
 impl Adjustment {
@@ -41,7 +54,7 @@ impl Adjustment {
     pub const fn node(&self) -> Option<&NodeId> {
         match self {
             Self::Node { node, .. } | Self::Drain { node } => Some(node),
-            Self::Config(_) => None,
+            Self::Config(_) | Self::Pause { .. } | Self::Resume { .. } => None,
         }
     }
 
@@ -61,6 +74,18 @@ impl Adjustment {
                 node: member(node)?,
                 on: true,
                 leave: false,
+                at,
+            },
+            Self::Pause { work, reason } => Command::Pause {
+                work: *work,
+                on: true,
+                reason: Arc::clone(reason),
+                at,
+            },
+            Self::Resume { work } => Command::Pause {
+                work: *work,
+                on: false,
+                reason: Arc::from(""),
                 at,
             },
         })

@@ -14,6 +14,7 @@ use crate::config::{ClusterConfig, ConfigChange, ConfigError};
 use crate::event::{Event, LeaveReason, PlanTrigger};
 use crate::id::{ClusterId, Epoch, LogIndex, NodeId, PartitionId, PlanId, RaftId, StageId};
 use crate::node::{NodeSpec, NodeStatus};
+use crate::pause::Work;
 use crate::time::UnixMillis;
 
 /// One entry of the log.
@@ -189,6 +190,17 @@ pub enum Command {
         key: String,
         /// What must stand there for the removal to happen.
         expected: Expected,
+    },
+    /// Pauses a kind of work, or resumes it.
+    Pause {
+        /// What.
+        work: Work,
+        /// Pauses when true, resumes when false.
+        on: bool,
+        /// Why, at most 256 bytes. Pausing again what is paused changes the reason only.
+        reason: Arc<str>,
+        /// Wall-clock time.
+        at: UnixMillis,
     },
 }
 

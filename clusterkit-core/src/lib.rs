@@ -24,6 +24,7 @@ pub mod id;
 pub mod lease;
 pub mod node;
 pub mod partition;
+pub mod pause;
 pub mod placement;
 #[doc(hidden)]
 pub mod planted;

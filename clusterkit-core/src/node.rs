@@ -238,13 +238,14 @@ impl Node {
     /// Tells whether placement may give it data: it is active, or down and expected back.
     #[must_use]
     pub fn takes_data(&self) -> bool {
-        self.drain == Drain::No
-            && self.weight > 0
-            && match self.status {
-                NodeStatus::Active => true,
-                NodeStatus::Down => !self.evicted,
-                NodeStatus::Joining | NodeStatus::Draining | NodeStatus::Left => false,
-            }
+        self.drain == Drain::No && self.would_take_data()
+    }
+
+    /// Tells whether placement might give it data if it were not being drained.
+    pub(crate) fn would_take_data(&self) -> bool {
+        let expected_back = self.status == NodeStatus::Down && !self.evicted;
+        let runs = matches!(self.status, NodeStatus::Active | NodeStatus::Draining);
+        self.weight > 0 && (runs || expected_back)
     }
 
     /// Returns the address of the application's service `name` on this node.

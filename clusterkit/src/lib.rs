@@ -34,6 +34,7 @@ mod lead;
 mod messages;
 mod node;
 mod operate;
+mod operations;
 mod options;
 mod ownership;
 mod peer;
@@ -55,6 +56,7 @@ pub use clusterkit_core::id::{
 };
 pub use clusterkit_core::lease::{NoToken, OwnershipToken};
 pub use clusterkit_core::node::{Drain, Node, NodeStatus};
+pub use clusterkit_core::pause::{Pause, Work};
 pub use clusterkit_core::placement;
 pub use clusterkit_core::time::{Instant, UnixMillis};
 pub use clusterkit_core::topology::{Location, LookupError, Topology};

@@ -39,7 +39,9 @@ impl Agenda {
         }
         let mut load = Load::new(state);
         let mut moves = Vec::new();
-        for &id in &self.order {
+        let held = state.held_back();
+        let held = |id: PartitionId| held.binary_search_by_key(&id, |&(held, _)| held).is_ok();
+        for &id in self.order.iter().filter(|&&id| !held(id)) {
             let (Some(row), Some(partition)) = (plan.targets.get(&id), state.partition(id)) else {
                 continue;
             };

@@ -35,7 +35,10 @@ pub(super) fn explain(
     };
     let mut reasons = Vec::new();
     match outcome {
-        _ if record.input.is_frozen(pair.row) => reasons.push(Reason::PinnedRow { partition }),
+        _ if record.input.is_frozen(pair.row) => reasons.push(match record.paused(partition) {
+            Some(work) => Reason::Paused { partition, work },
+            None => Reason::PinnedRow { partition },
+        }),
         Outcome::Kept => pair.kept(&mut reasons),
         Outcome::Added => pair.added(&mut reasons),
         Outcome::Dropped => pair.dropped(&mut reasons),

@@ -16,6 +16,7 @@ use super::study::Study;
 use super::{ExplainError, PlanRecord};
 use crate::config::ConfigError;
 use crate::id::{Epoch, NodeId, PartitionId};
+use crate::pause::Work;
 
 /// The most nodes a preview names at the limit of moves per node.
 pub const LIMITS_NAMED_MAX: usize = 16;
@@ -124,6 +125,8 @@ pub enum Limit {
     },
     /// The search gave up: the rows are valid and balanced, but not the fewest moves.
     Fallback,
+    /// Work is paused, so that partitions stay as they are.
+    Paused { work: Work, partitions: u32 },
 }
 
 /// The name of a preview: the epoch it was computed on and a digest of its rows.
@@ -280,6 +283,8 @@ impl PlanRecord {
         if flags.fallback {
             limits.push(Limit::Fallback);
         }
+        let paused = self.paused_work();
+        limits.extend(paused.map(|(work, partitions)| Limit::Paused { work, partitions }));
         // The first placement copies nothing: there is nothing to wait for.
         if self.input.current.total() > 0 {
             self.pace(transfers, &mut limits);
@@ -361,6 +366,10 @@ impl fmt::Display for Limit {
             ),
             Self::Fallback => f.write_str(
                 "The placement is the systematic layout, which may copy more than needed.",
+            ),
+            Self::Paused { work, partitions } => write!(
+                f,
+                "An operator has paused {work}: {partitions} partitions stay as they are."
             ),
         }
     }

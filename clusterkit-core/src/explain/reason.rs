@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::cause::Cause;
 use crate::id::{NodeId, PartitionId};
+use crate::pause::Work;
 use crate::placement::ShareBound;
 
 /// One cause of a placement. In JSON `reason` names it and the values stand beside it.
@@ -196,6 +197,10 @@ pub enum Reason {
     Leaderless { partition: PartitionId },
     /// The move is under way: the present members serve until the copy is complete.
     InFlight { partition: PartitionId },
+    /// Moving the partition would be work that an operator has paused.
+    Paused { partition: PartitionId, work: Work },
+    /// An operator has paused this work, so that so many partitions stay as they are.
+    WorkPaused { work: Work, partitions: u32 },
     /// The plan in force moves the partition, but not yet.
     Waiting {
         partition: PartitionId,
@@ -524,6 +529,15 @@ impl fmt::Display for Reason {
                 f,
                 "Partition {partition} is moving now: its present members serve until the copy is \
                  complete."
+            ),
+            Self::Paused { partition, work } => write!(
+                f,
+                "Partition {partition} stays as it is: moving it would be {work}, which an \
+                 operator has paused."
+            ),
+            Self::WorkPaused { work, partitions } => write!(
+                f,
+                "An operator has paused {work}: {partitions} partitions stay as they are."
             ),
             Self::Waiting {
                 partition,

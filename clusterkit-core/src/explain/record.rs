@@ -16,6 +16,7 @@ use crate::coordinator::PlanRequest;
 use crate::event::PlanTrigger;
 use crate::id::{Epoch, NodeId, PartitionId, PlanId, RaftId};
 use crate::partition::Stage;
+use crate::pause::Work;
 use crate::placement::{
     Placement, PlacementError, PlacementInput, PlacementStrategy, ShareBound, Verdict, VerifyError,
     verify,
@@ -54,6 +55,9 @@ pub struct PlanRecord {
     pub moving: Vec<PartitionId>,
     /// The partitions that the plan in force was still to move, in order.
     pub waiting: Vec<PartitionId>,
+    /// The partitions that stayed as they were because the work of moving them was paused, in
+    /// order.
+    pub paused: Vec<(PartitionId, Work)>,
     /// How many partitions may move at once.
     pub moves_in_flight: u32,
     /// How many copies one node may receive at once, and as many it may serve.
@@ -134,6 +138,7 @@ impl PlanRecord {
             nodes: nodes.collect(),
             moving: moving.map(|(id, _)| id).collect(),
             waiting: waiting.collect(),
+            paused: state.held_back(),
             moves_in_flight: state.config().moves_in_flight,
             moves_per_node: state.config().moves_per_node,
         }
@@ -245,16 +250,35 @@ impl PlanRecord {
         if zones > 1 && per_zone > 1 {
             reasons.push(Reason::ZoneCap { zones, per_zone });
         }
+        let paused = self.paused_work();
+        reasons.extend(paused.map(|(work, partitions)| Reason::WorkPaused { work, partitions }));
         let permille = self.input.policy.tolerance_permille;
         if permille > 0 {
             reasons.push(Reason::Tolerance { permille });
         }
     }
 
+    /// Returns the paused work that moving `partition` would have been.
+    pub(super) fn paused(&self, partition: PartitionId) -> Option<Work> {
+        let found = self.paused.binary_search_by_key(&partition, |&(id, _)| id);
+        Some(self.paused.get(found.ok()?)?.1)
+    }
+
+    /// Returns how many partitions stayed because work was paused, by work.
+    pub(super) fn paused_work(&self) -> impl Iterator<Item = (Work, u32)> + '_ {
+        let counted = Work::ALL.iter().map(|&work| {
+            let held = self.paused.iter().filter(|(_, held)| *held == work);
+            (work, u32::try_from(held.count()).unwrap_or(u32::MAX))
+        });
+        counted.filter(|&(_, partitions)| partitions > 0)
+    }
+
     /// Says where the move of `partition` stands.
     fn explain_progress(&self, partition: PartitionId, reasons: &mut Vec<Reason>) {
         if self.moving.binary_search(&partition).is_ok() {
             reasons.push(Reason::InFlight { partition });
+        } else if let Some(work) = self.paused(partition) {
+            reasons.push(Reason::Paused { partition, work });
         } else if self.waiting.binary_search(&partition).is_ok() {
             reasons.push(Reason::Waiting {
                 partition,
@@ -322,7 +346,7 @@ impl PlanRecord {
                 });
             }
         }
-        if share.pinned > 0 {
+        if share.pinned > 0 && self.paused.is_empty() {
             reasons.push(Reason::Pinned {
                 node: node(),
                 partitions: share.pinned,

@@ -60,6 +60,7 @@ fn record(
         nodes: recorded.collect(),
         moving: Vec::new(),
         waiting: Vec::new(),
+        paused: Vec::new(),
         moves_in_flight: 4,
         moves_per_node: 2,
     }

@@ -112,6 +112,11 @@ impl ClusterState {
                 self.set_data(key, value, *expected, &change)?;
             }
             Command::DeleteData { key, expected } => self.delete_data(key, *expected)?,
+            Command::Pause {
+                work, on, reason, ..
+            } => {
+                self.set_pause(*work, *on, reason, &change)?;
+            }
         }
         Ok(change.finish(self))
     }
@@ -236,7 +241,8 @@ fn command_time(command: &Command) -> UnixMillis {
         | Command::StartMoves { at, .. }
         | Command::Synced { at, .. }
         | Command::Switch { at, .. }
-        | Command::Revert { at, .. } => *at,
+        | Command::Revert { at, .. }
+        | Command::Pause { at, .. } => *at,
         Command::Released { .. } | Command::SetData { .. } | Command::DeleteData { .. } => {
             UnixMillis(0)
         }

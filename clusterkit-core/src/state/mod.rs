@@ -9,6 +9,7 @@ mod change;
 mod invariants;
 mod members;
 mod moves;
+mod pauses;
 mod refit;
 
 use alloc::collections::{BTreeMap, VecDeque};
@@ -23,6 +24,7 @@ use crate::event::{ClusterHealth, Event, PlanTrigger};
 use crate::id::{ClusterId, Epoch, EventSeq, LogIndex, PartitionId, PlanId, RaftId};
 use crate::node::{Node, NodeStatus};
 use crate::partition::{Partition, Stage};
+use crate::pause::Pause;
 use crate::planted::{self, Bug};
 use crate::time::UnixMillis;
 use crate::topology::{Topology, TopologyParts, TopologyRow};
@@ -55,6 +57,8 @@ pub struct ClusterState {
     health: ClusterHealth,
     feature_level: u32,
     applied: LogIndex,
+    /// The switches that are on. Invariant: in order, each at most once.
+    pauses: Vec<Pause>,
 }
 
 /// What a node held when it was last known to be up.
@@ -264,7 +268,7 @@ impl ClusterState {
     pub fn plan_basis(&self) -> u64 {
         let mut text: Vec<u8> = Vec::new();
         text.extend(self.config.replication_factor.to_be_bytes());
-        for node in self.nodes.values().filter(|node| node.takes_data()) {
+        for node in self.nodes.values().filter(|node| self.counts(node)) {
             text.extend(node.raft_id.0.to_be_bytes());
             text.extend(node.weight.to_be_bytes());
             text.extend(node.zone.as_bytes());

@@ -177,12 +177,15 @@ impl ClusterState {
             Some(active) if active.id == plan => active.trigger.reason(),
             _ => return Err(Rejected::StalePlan { plan }),
         };
+        // Decided before the pause was known: not to begin all the same.
+        let held = self.held_back();
         for start in moves {
             let row = self
                 .plan
                 .as_ref()
                 .and_then(|active| active.targets.get(&start.partition).cloned());
-            if let Some(row) = row {
+            let held = held.binary_search_by_key(&start.partition, |&(id, _)| id);
+            if let Some(row) = row.filter(|_| held.is_err()) {
                 self.start_move(start, &row, reason, change);
             }
         }

@@ -9,6 +9,7 @@ mod coordinator;
 mod explain;
 mod hashing;
 mod oracle;
+mod pauses;
 mod placement;
 mod plan_history;
 mod replan;

@@ -8,6 +8,7 @@ use clusterkit_core::event::PlanTrigger;
 use clusterkit_core::id::{Epoch, Incarnation, LogIndex, PartitionId, PlanId, RaftId, StageId};
 use clusterkit_core::node::NodeStatus;
 use clusterkit_core::partition::Stage;
+use clusterkit_core::pause::Work;
 use clusterkit_core::state::ClusterState;
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
@@ -175,6 +176,12 @@ fn step(world: &mut World, step: Step) {
         }),
         16 => Some(drain(node(world, a), b < 160, c < 128)),
         17 => Some(remove(node(world, a), b < 100)),
+        18 if a >= 180 => Some(Command::Pause {
+            work: Work::ALL[usize::from(b % 3)],
+            on: c < 160,
+            reason: "because".into(),
+            at: AT,
+        }),
         18 => Some(Command::UpdateConfig {
             change: ConfigChange {
                 replication_factor: (a < 200).then_some(u32::from(b % 5)),

@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::operations::PauseDocument;
+
 /// `GET /health`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
@@ -56,6 +58,9 @@ pub struct DetailedHealthDocument {
     pub last_sync: String,
     /// How long the process has run, as Go writes durations.
     pub uptime: String,
+    /// The work that an operator has paused; absent when none is.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub paused: Vec<PauseDocument>,
 }
 
 /// `GET /metrics` with `Accept: application/json`.

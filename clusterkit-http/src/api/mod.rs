@@ -6,6 +6,7 @@
 
 pub mod compat;
 mod events;
+mod operations;
 mod placement;
 mod problem;
 mod text;

@@ -6,6 +6,7 @@ use clusterkit_core::id::{Epoch, LogIndex};
 use serde::{Deserialize, Serialize};
 
 pub use super::events::{EventBody, EventDocument, EventsDocument, VerdictDocument};
+pub use super::operations::{PauseDocument, PauseRequest, PausesDocument};
 pub use super::placement::{
     ConfigChangeDocument, ConfigDocument, ExplainDocument, ExplanationDocument, LimitDocument,
     MoveDocument, NodeChangeDocument, PlacedDocument, PlanDocument, PlansDocument, ReasonDocument,

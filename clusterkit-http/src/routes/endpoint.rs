@@ -1,6 +1,7 @@
 //! Which paths there are, and which methods each of them takes.
 
 use clusterkit_core::id::NodeId;
+use clusterkit_core::pause::Work;
 use clusterkit_raft::transport::RpcKind;
 use percent_encoding::percent_decode_str;
 
@@ -33,6 +34,8 @@ pub(super) enum Endpoint {
     Explain,
     Plans,
     Config,
+    Pauses,
+    Pause(Work),
     DataList,
     Data(String),
     Peer(RpcKind),
@@ -53,6 +56,13 @@ impl Endpoint {
             && !key.is_empty()
         {
             return Ok(Some(Self::Data(decode("key", key)?)));
+        }
+        if let Some(work) = path
+            .strip_prefix("/v1/pauses/")
+            .map(|it| it.trim_end_matches('/'))
+            && !work.is_empty()
+        {
+            return Ok(Some(Self::Pause(decode("work", work)?.parse::<Work>()?)));
         }
         if let Some(rest) = path.strip_prefix("/v1/nodes/") {
             let mut segments = rest.trim_end_matches('/').split('/');
@@ -88,6 +98,7 @@ impl Endpoint {
             "/v1/explain" => Self::Explain,
             "/v1/plans" => Self::Plans,
             "/v1/config" => Self::Config,
+            "/v1/pauses" => Self::Pauses,
             "/v1/data" => Self::DataList,
             _ => return Ok(None),
         };
@@ -112,11 +123,13 @@ impl Endpoint {
             | Self::Events
             | Self::Explain
             | Self::Plans
+            | Self::Pauses
             | Self::DataList => READ,
             Self::Node(_) | Self::Config => &[Method::Get, Method::Head, Method::Post],
             Self::Watch => &[Method::Get],
             Self::Join | Self::Remove(_) | Self::Rebalance | Self::Peer(_) => &[Method::Post],
             Self::Drain(_) => &[Method::Post, Method::Delete],
+            Self::Pause(_) => &[Method::Put, Method::Post, Method::Delete],
             Self::Data(_) => &[Method::Get, Method::Head, Method::Put, Method::Delete],
         }
     }
@@ -147,6 +160,9 @@ mod tests {
         check("/v1/nodes/n/drain", Some(Endpoint::Drain(id("n"))));
         check("/v1/nodes/n/drain/x", None);
         check("/v1/nodes/", None);
+        check("/v1/pauses/", Some(Endpoint::Pauses));
+        check("/v1/pauses/drain", Some(Endpoint::Pause(Work::Drain)));
+        assert!(Endpoint::resolve("/v1/pauses/all").is_err());
         check("/v1/data", Some(Endpoint::DataList));
         check("/v1/data/", Some(Endpoint::DataList));
         check("/v1/data/a/b%20c", Some(Endpoint::Data("a/b c".into())));

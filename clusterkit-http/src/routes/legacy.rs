@@ -15,6 +15,7 @@ use crate::api::compat::{
     MetricsDocument, NodeDocument, NodesDocument, PartitionDocument, PartitionMapDocument,
     PartitionStatsDocument, PartitionsDocument, ReadyDocument,
 };
+use crate::api::v1::PausesDocument;
 use crate::api::{Problem, ProblemCode, go_duration, rfc3339};
 use crate::server::{Request, Response};
 
@@ -71,6 +72,8 @@ impl ClusterApi {
                 raft_state: stats.map_or_else(|| String::from("Joining"), |stats| stats.state),
                 last_sync: rfc3339(info.last_sync),
                 uptime: go_duration(info.uptime),
+                paused: view
+                    .map_or_else(Vec::new, |view| PausesDocument::from(&*view.state).paused),
             },
         )
     }

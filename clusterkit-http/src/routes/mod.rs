@@ -9,6 +9,7 @@ mod data;
 mod endpoint;
 mod legacy;
 mod metrics;
+mod operations;
 mod params;
 mod peer;
 mod placement;
@@ -189,6 +190,8 @@ impl ClusterApi {
             Endpoint::Explain => self.explain(request).await,
             Endpoint::Plans => self.plans().await,
             Endpoint::Config => self.config(request).await,
+            Endpoint::Pauses => self.pauses(),
+            Endpoint::Pause(work) => self.pause(request, work).await,
             Endpoint::DataList => self.data_list(request),
             Endpoint::Data(key) => self.data(request, key).await,
             Endpoint::Peer(kind) => self.peer(request, kind).await,

@@ -8,6 +8,7 @@ mod compat;
 mod exchange;
 mod fake;
 mod formats;
+mod operations;
 mod peers;
 mod placement;
 mod raft;

@@ -1,0 +1,84 @@
+//! Pause switches over HTTP, and how what cannot be is refused.
+
+use clusterkit_core::pause::Work;
+use clusterkit_http::Method;
+use clusterkit_http::api::v1::{PausesDocument, RebalanceDocument};
+use clusterkit_http::api::{Problem, ProblemCode};
+use clusterkit_http::client::{HttpClient, HttpRequest, HttpResponse};
+
+use crate::fake::{Cluster, Served};
+
+async fn send(served: &Served, request: HttpRequest) -> HttpResponse {
+    let client = HttpClient::default();
+    client.send(&served.address, request).await.unwrap()
+}
+
+fn put(target: &str) -> HttpRequest {
+    HttpRequest::new(Method::Put, target)
+}
+
+fn delete(target: &str) -> HttpRequest {
+    HttpRequest::new(Method::Delete, target)
+}
+
+async fn refused(served: &Served, request: HttpRequest) -> Problem {
+    let answer = send(served, request).await;
+    assert_eq!(answer.status(), 400);
+    let problem = answer.problem().unwrap();
+    assert_eq!(problem.code, ProblemCode::InvalidArgument, "{problem}");
+    problem
+}
+
+#[tokio::test]
+async fn each_kind_of_work_is_paused_and_resumed_and_shown_with_its_reason() {
+    let served = Cluster::default().serve().await;
+    let pauses = || HttpRequest::get("/v1/pauses");
+    let none: PausesDocument = send(&served, pauses()).await.json("").unwrap();
+    assert_eq!(none, PausesDocument::default());
+
+    let drain = put("/v1/pauses/drain").body(r#"{"reason":"disk is full"}"#);
+    assert_eq!(send(&served, drain).await.status(), 200);
+    let post = HttpRequest::post("/v1/pauses/balance");
+    assert_eq!(send(&served, post).await.status(), 200);
+    let both: PausesDocument = send(&served, pauses()).await.json("").unwrap();
+    let shown: Vec<(Work, &str)> = both
+        .paused
+        .iter()
+        .map(|it| (it.work, &*it.reason))
+        .collect();
+    assert_eq!(shown, [(Work::Drain, "disk is full"), (Work::Balance, "")]);
+    let health = send(&served, HttpRequest::get("/health/detailed")).await;
+    let health: serde_json::Value = serde_json::from_slice(health.body()).unwrap();
+    assert_eq!(health["paused"][0]["work"], "drain");
+    assert_eq!(health["paused"][0]["reason"], "disk is full");
+
+    let dry = delete("/v1/pauses/drain?dry_run=true");
+    let would: RebalanceDocument = send(&served, dry).await.json("").unwrap();
+    assert!(would.dry_run && would.moves.is_empty());
+    let resume = delete("/v1/pauses/drain");
+    assert_eq!(send(&served, resume).await.status(), 200);
+    let one: PausesDocument = send(&served, pauses()).await.json("").unwrap();
+    assert_eq!(one.paused.len(), 1);
+}
+
+#[tokio::test]
+async fn what_cannot_be_paused_is_refused_by_name() {
+    let served = Cluster::default().serve().await;
+    let problem = refused(&served, put("/v1/pauses/everything")).await;
+    assert_eq!(
+        problem.message,
+        "work is `everything`, must be `balance`, `repair` or `drain`"
+    );
+    let long = format!(r#"{{"reason":"{}"}}"#, "x".repeat(300));
+    let long = put("/v1/pauses/repair").body(long);
+    let problem = refused(&served, long).await;
+    assert!(
+        problem.message.ends_with("must be at most 256 bytes"),
+        "{problem}"
+    );
+    let unknown = put("/v1/pauses/repair").body(r#"{"why":"x"}"#);
+    assert_eq!(send(&served, unknown).await.status(), 400);
+    let get = send(&served, HttpRequest::get("/v1/pauses/repair")).await;
+    assert_eq!(get.status(), 405);
+    assert_eq!(get.header("allow"), Some("PUT, POST, DELETE"));
+}
