@@ -41,6 +41,8 @@ bugs! {
     ForgetMargin = "forget-margin",
     /// A leader grants leases without proof that it still leads.
     GrantOnDeposedLeader = "grant-on-deposed-leader",
+    /// A token is made before everybody is known to have let go.
+    IgnoreFence = "ignore-fence",
     /// A new leader leaves the plan alone that it finds in force.
     ForgetPlan = "forget-plan",
     /// A node whose disk was wiped gets the internal id of the member it replaces.
@@ -59,6 +61,11 @@ bugs! {
     PlanOnAnyEpoch = "plan-on-any-epoch",
     /// However many nodes are down, data is copied.
     CopyWhileProtected = "copy-while-protected",
+    /// One node more than allowed may be down before copies are withheld.
+    MaxDownOffByOne = "max-down-off-by-one",
+    /// A change of the topology that no event tells of leaves the epoch as it was, so that no watcher
+    /// asks for it.
+    EpochStandsStill = "epoch-stands-still",
     /// What a command does depends on what else the process has done.
     ApplyDependsOnProcess = "apply-depends-on-process",
     /// A node that returns is told that all its copies are current.

@@ -37,7 +37,7 @@ pub use outcome::{Level, MalformedOutcome, Outcome, Violation};
 pub use rng::Rng;
 pub use run::{Report, RunOptions};
 pub use schedule::{
-    Fault, FaultKind, FaultSchedule, MalformedSchedule, ScheduleConfig, ScheduledFault, Shrunk,
-    Side, Unsynced,
+    DuelConfig, Fault, FaultKind, FaultSchedule, MalformedSchedule, ScheduleConfig, ScheduledFault,
+    Shrunk, Side, Unsynced,
 };
 pub use trace::Trace;

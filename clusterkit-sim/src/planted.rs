@@ -43,13 +43,13 @@ const TABLE: &[Row] = &[
     ),
     core(
         "forget-plan",
-        500,
+        200,
         "a new leader leaves the plan it finds alone",
     ),
     core("reuse-raft-id", 50, "two disks share one internal id"),
     core(
         "accept-late-answer",
-        2000,
+        500,
         "an answer about an earlier stage counts",
     ),
     core("never-revert", 200, "a move whose target died stays open"),
@@ -66,13 +66,23 @@ const TABLE: &[Row] = &[
     core("skip-event-on-resume", 20, "a node misses an event"),
     core(
         "plan-on-any-epoch",
-        500,
+        50,
         "a plan made on another topology counts",
     ),
     core(
         "copy-while-protected",
-        2000,
+        50,
         "copies start while too many nodes are down",
+    ),
+    core(
+        "max-down-off-by-one",
+        50,
+        "copies start while one node too many is down",
+    ),
+    core(
+        "epoch-stands-still",
+        20,
+        "the topology changes and its number does not",
     ),
     core(
         "apply-depends-on-process",
@@ -95,8 +105,28 @@ const TABLE: &[Row] = &[
         "a node heard within its lease is declared down",
     ),
     core(
+        "skip-lease-wait",
+        500,
+        "two processes hold a token of one partition",
+    ),
+    core(
+        "renew-after-expiry",
+        200,
+        "two processes hold a token of one partition",
+    ),
+    core(
+        "forget-margin",
+        500,
+        "two processes hold a token of one partition",
+    ),
+    core(
         "grant-on-deposed-leader",
-        10_000,
+        200,
+        "two processes hold a token of one partition",
+    ),
+    core(
+        "ignore-fence",
+        50,
         "two processes hold a token of one partition",
     ),
 ];

@@ -69,6 +69,11 @@ fn granted_without_proof_of_leadership_tokens_overlap() {
     assert!(found(Bug::GrantOnDeposedLeader, 300).is_some());
 }
 
+#[test]
+fn without_the_fence_tokens_overlap() {
+    assert!(found(Bug::IgnoreFence, 300).is_some());
+}
+
 const LEASE: Duration = LeaseTiming::LAN.lease;
 
 fn at(ms: u64) -> Instant {

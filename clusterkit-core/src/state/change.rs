@@ -13,6 +13,7 @@ use crate::config::EVENTS_KEPT;
 use crate::event::{ChangeReason, ChangeStage, Event, EventKind, PartitionChanged, Role};
 use crate::id::{Epoch, EventSeq, LogIndex, PartitionId, RaftId, StageId};
 use crate::partition::Partition;
+use crate::planted::{self, Bug};
 use crate::time::UnixMillis;
 
 /// What the command at `index` has done so far.
@@ -88,7 +89,10 @@ impl Change {
     /// Writes the outcome into `state`: epoch, health, events, applied index.
     pub(super) fn finish(mut self, state: &mut ClusterState) -> Applied {
         if self.published {
-            state.epoch = self.next;
+            // Planted: what is published changes and its number does not.
+            if !planted::is_on(Bug::EpochStandsStill) || !self.kinds.is_empty() {
+                state.epoch = self.next;
+            }
             let health = state.compute_health();
             let before = core::mem::replace(&mut state.health, health);
             let health = &state.health;

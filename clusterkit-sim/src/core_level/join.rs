@@ -19,7 +19,7 @@ impl World {
         if self.process(slot).running {
             return;
         }
-        let clock = self.new_clock();
+        let clock = self.new_clock(slot);
         let mut coordinator = Coordinator::new(self.settings.detector)
             .expect("invariant: the simulator draws settings within their limits");
         coordinator.expect(self.settings.expected);
@@ -61,6 +61,7 @@ impl World {
         process.catching_up = false;
         process.leads = None;
         process.decides = Loop::default();
+        process.pulse_at = None;
         process.follows = None;
         process.lease = None;
         process.confirmed = None;
@@ -224,7 +225,7 @@ impl World {
     pub(super) fn become_member(&mut self, slot: Slot) {
         self.process_mut(slot).phase = Phase::Member;
         let first = self.rng.duration(Duration::ZERO..=self.settings.pulse);
-        self.plan(slot, first, What::Pulse);
+        self.plan_pulse(slot, self.now + first);
         self.spread_to(slot);
     }
 

@@ -23,6 +23,8 @@ use super::world::{Broken, Check, World, ensure};
 
 /// How long to wait before deciding again about what was just refused or failed.
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
+/// No report follows another one sooner than in this part of the interval between them.
+const STEPS: u32 = 8;
 /// How often a deposed leader that is cut off could hear of it.
 const DEPOSED_RETRY: Duration = Duration::from_millis(250);
 /// The longest the loop sleeps.
@@ -46,15 +48,43 @@ pub(super) struct Loop {
 }
 
 impl World {
+    /// Lets `slot` report to the leader at `at`, unless it does so sooner.
+    pub(super) fn plan_pulse(&mut self, slot: Slot, at: Duration) {
+        let pulse_at = &mut self.process_mut(slot).pulse_at;
+        if pulse_at.is_none_or(|planned| at < planned) {
+            *pulse_at = Some(at);
+            let life = self.process(slot).life;
+            let what = What::Pulse;
+            self.agenda.plan(at, Event::Process { slot, life, what });
+        }
+    }
+
+    /// Lets `slot` report sooner, because it has something to say or waits for something.
+    pub(super) fn hurry_pulse(&mut self, slot: Slot) {
+        let process = self.process(slot);
+        if self.settings.hurries && process.phase == Phase::Member {
+            let at = process
+                .clock
+                .after(process.pulsed_at, self.settings.pulse / STEPS);
+            self.plan_pulse(slot, at.max(self.now));
+        }
+    }
+
     /// Reports to the leader, and plans the next report.
     pub(super) fn pulse(&mut self, slot: Slot) {
-        let process = self.process(slot);
+        let now = self.now;
+        let process = self.process_mut(slot);
         let (Some(node), Phase::Member) = (process.disk.raft_id, process.phase) else {
             return;
         };
-        let next = process.clock.after(self.now, self.settings.pulse) - self.now;
+        if process.pulse_at.is_none_or(|at| at > now) {
+            return;
+        }
+        (process.pulsed_at, process.pulse_at) = (now, None);
+        let process = self.process(slot);
+        let next = process.clock.after(now, self.settings.pulse);
         let (incarnation, applied) = (process.disk.incarnation, process.view.applied());
-        self.plan(slot, next, What::Pulse);
+        self.plan_pulse(slot, next);
         let lease = self.request_lease(slot, node);
         if self.process(slot).leads.is_some() {
             self.confirm_leadership(slot);
@@ -127,14 +157,17 @@ impl World {
         }
     }
 
-    pub(super) fn learn_elected(&mut self, slot: Slot, term: u64) {
+    pub(super) fn learn_elected(&mut self, slot: Slot, term: u64) -> Check {
         if self.log.leader != Some(slot) || self.log.term != term {
-            return;
+            return Ok(());
         }
+        // A leader has applied all that was committed before it was elected.
+        self.catch_up(slot)?;
         self.process_mut(slot).leads = Some(term);
         self.process_mut(slot).decides.heard.clear();
         self.process_mut(slot).decides.condemned.clear();
         self.wake_leader(slot);
+        Ok(())
     }
 
     pub(super) fn learn_deposed(&mut self, slot: Slot, term: u64) {

@@ -354,10 +354,16 @@ impl World {
         }
         let state = Arc::clone(&self.log.state);
         let process = self.process_mut(slot);
+        let news = process.view.epoch() != state.epoch();
         process.view = state;
         if let Some(lease) = &mut process.lease {
             lease.observe(&process.view);
         }
+        if news {
+            self.hurry_pulse(slot);
+            self.check_tokens_soon()?;
+        }
+        let process = self.process(slot);
         let removed = process
             .disk
             .raft_id
@@ -444,10 +450,11 @@ impl World {
     }
 
     pub(super) fn call_election(&mut self) {
-        let wait = self
-            .log
-            .rng
-            .duration(Duration::from_millis(150)..=Duration::from_millis(900));
+        // Leadership that is handed over passes at once, one that was lost after a while.
+        let quick = self.log.rng.chance(400);
+        let (least, most) = if quick { (5, 50) } else { (150, 900) };
+        let wait = Duration::from_millis(least)..=Duration::from_millis(most);
+        let wait = self.log.rng.duration(wait);
         let at = self.log.headless_until.max(self.now) + wait;
         let term = self.log.term;
         self.agenda.plan(at, Event::Elect { term });

@@ -70,6 +70,10 @@ pub(super) struct Process {
     /// The term in which it believes to lead.
     pub(super) leads: Option<u64>,
     pub(super) decides: Loop,
+    /// When it reported last.
+    pub(super) pulsed_at: Duration,
+    /// When it reports next; later plans to report are void.
+    pub(super) pulse_at: Option<Duration>,
     /// Whom it takes for the leader.
     pub(super) follows: Option<Slot>,
     pub(super) lease: Option<Lease>,
@@ -106,6 +110,8 @@ impl Process {
                 .expect("invariant: the simulator draws settings within their limits"),
             leads: None,
             decides: Loop::default(),
+            pulsed_at: Duration::ZERO,
+            pulse_at: None,
             follows: None,
             lease: None,
             confirmed: None,
@@ -149,11 +155,12 @@ pub(super) struct Clock {
 }
 
 impl Clock {
-    /// Returns a clock that says `start` at `now`, and whose wall clock is `wall_ms` ahead.
-    pub(super) const fn new(now: Duration, start: u64, wall_ms: u64) -> Self {
+    /// Returns a clock as the next process finds it: it says `start` at `now`, its wall clock is
+    /// `wall_ms` ahead, and it is as fast as before.
+    pub(super) const fn restarted(self, now: Duration, start: u64, wall_ms: u64) -> Self {
         Self {
             since: (now, start),
-            ppm: 0,
+            ppm: self.ppm,
             wall_ms,
         }
     }

@@ -17,10 +17,13 @@ use super::settle::Quiet;
 use super::tokens::keeps_margin;
 use super::world::{Settings, World};
 use crate::run::RunOptions;
-use crate::{FaultKind, FaultSchedule, Rng, ScheduleConfig, Trace};
+use crate::{DuelConfig, FaultKind, FaultSchedule, Rng, ScheduleConfig, Trace};
 
 /// How long everything has to settle after the last fault.
 const SETTLE_MAX: Duration = Duration::from_secs(240);
+
+/// How many runs of a thousand are about leases and nothing else.
+const DUELS_PERMILLE: u32 = 300;
 
 /// Faults that only the full level can carry out.
 const ELSEWHERE: &[FaultKind] = &[FaultKind::FullDisk, FaultKind::PauseMoves];
@@ -30,7 +33,12 @@ const ELSEWHERE: &[FaultKind] = &[FaultKind::FullDisk, FaultKind::PauseMoves];
 pub(super) fn build(seed: u64, options: &RunOptions) -> World {
     let root = Rng::new(seed);
     let mut sizes = root.split("sizes");
-    let drawn = draw_nodes(&mut sizes);
+    let mut profile = root.split("profile");
+    let duels = profile.chance(DUELS_PERMILLE);
+    let mut drawn = draw_nodes(&mut sizes);
+    if duels {
+        drawn = [3, 3, 4, 5][profile.index(4)];
+    }
     let nodes = options.nodes.unwrap_or(drawn).max(1);
     let zones = if sizes.chance(300) {
         sizes.within(2..=4)
@@ -38,10 +46,24 @@ pub(super) fn build(seed: u64, options: &RunOptions) -> World {
         0
     };
     let zones = u32::try_from(zones).unwrap_or(0);
-    let settings = draw_settings(&mut sizes, nodes);
+    let mut settings = draw_settings(&mut sizes, nodes);
     let duration = sizes.duration(Duration::from_secs(10)..=Duration::from_secs(45));
+    settings.hurries = duels || profile.chance(200);
+    if duels {
+        sharpen(&mut settings, &mut profile);
+    }
     let tolerated = settings.detector.lease_timing().tolerated_drift_ppm();
-    let drawn = draw_faults(&root, &mut sizes, (nodes, zones), duration, tolerated);
+    let drawn = if duels {
+        let config = DuelConfig {
+            nodes,
+            duration: profile.duration(Duration::from_secs(8)..=Duration::from_secs(16)),
+            lease: settings.detector.lease,
+            drift_margin_ppm: tolerated,
+        };
+        FaultSchedule::duel(&mut root.split("faults"), &config)
+    } else {
+        draw_faults(&root, &mut sizes, (nodes, zones), duration, tolerated)
+    };
     let faults = options.faults.clone().unwrap_or(drawn);
     let begins = faults.ends_at().max(Duration::from_secs(5));
     let mut world = World {
@@ -160,11 +182,28 @@ fn draw_settings(rng: &mut Rng, nodes: Slot) -> Settings {
         config,
         detector,
         pulse: lease / 4,
+        hurries: false,
         expected: if rng.chance(500) { nodes as usize } else { 1 },
         write_every: rng.duration(Duration::from_millis(5)..=Duration::from_millis(80)),
         copy_max: rng.duration(Duration::from_millis(20)..=Duration::from_secs(3)),
         hooks_fail_permille: [0, 50, 300][rng.index(3)],
     }
+}
+
+/// Lets everything but leases be quick, so that what they forbid is tried within their time.
+fn sharpen(settings: &mut Settings, rng: &mut Rng) {
+    let config = &mut settings.config;
+    config.partition_count = 8;
+    config.replication_factor = [2, 3, 3][rng.index(3)];
+    config.min_in_sync = config.min_in_sync.min(config.replication_factor.into());
+    (config.moves_in_flight, config.moves_per_node) = (64, 32);
+    let detector = &mut settings.detector;
+    detector.drift_margin = detector.lease / [20, 4, 2, 2][rng.index(4)];
+    detector.window = rng.duration(Duration::from_millis(5)..=Duration::from_millis(50));
+    settings.pulse = detector.lease / [4, 8, 16][rng.index(3)];
+    settings.copy_max = Duration::from_millis(50);
+    settings.write_every = Duration::from_millis(20);
+    settings.hooks_fail_permille = 0;
 }
 
 fn draw_faults(

@@ -53,13 +53,30 @@ impl World {
         leases.grant(request.node, request.incarnation, local)
     }
 
-    pub(super) fn granted(&mut self, slot: Slot, grant: LeaseGrant) {
+    /// Takes a grant in. Now, or when it applies what it was granted for, a token begins.
+    pub(super) fn granted(&mut self, slot: Slot, grant: LeaseGrant) -> Check {
         let now = self.now;
         let process = self.process_mut(slot);
         let local = process.clock.monotonic(now);
-        if let Some(lease) = &mut process.lease {
-            lease.handle_grant(grant, local);
+        let Some(lease) = &mut process.lease else {
+            return Ok(());
+        };
+        lease.handle_grant(grant, local);
+        if self.settings.hurries {
+            let waits = self.process(slot).lease.as_ref();
+            if waits.is_some_and(Lease::awaits_fence) {
+                self.hurry_pulse(slot);
+            }
         }
+        self.check_tokens_soon()
+    }
+
+    /// Checks the tokens of a small world.
+    pub(super) fn check_tokens_soon(&self) -> Check {
+        if self.processes.len() < 100 {
+            return self.check_tokens();
+        }
+        Ok(())
     }
 
     /// Tells whether `slot` holds a live token of `id`, by what it has applied.

@@ -40,6 +40,8 @@ pub(super) struct Settings {
     pub(super) detector: DetectorConfig,
     /// How often a node reports to the leader.
     pub(super) pulse: Duration,
+    /// Whether it reports at once what others may wait for.
+    pub(super) hurries: bool,
     /// How many nodes the first placement waits for.
     pub(super) expected: usize,
     /// How often clients write, on average.
@@ -133,13 +135,13 @@ impl World {
                 applied,
                 lease,
             } => self.hear(slot, from, (node, incarnation, applied), &lease),
-            What::Granted(grant) => self.granted(slot, grant),
+            What::Granted(grant) => return self.granted(slot, grant),
             What::Removed { node } if self.process(slot).disk.raft_id == Some(node) => {
                 self.leave(slot)
             }
             What::Removed { .. } => {}
             What::Lead => return self.lead(slot),
-            What::Elected { term } => self.learn_elected(slot, term),
+            What::Elected { term } => return self.learn_elected(slot, term),
             What::Deposed { term } => self.learn_deposed(slot, term),
             What::CatchUp => return self.catch_up(slot),
             What::Ask => self.ask(slot),
@@ -219,9 +221,10 @@ impl World {
         slot
     }
 
-    /// Returns a clock as a process finds it when it starts.
-    pub(super) fn new_clock(&mut self) -> Clock {
+    /// Returns the clock of `slot` as a process finds it when it starts.
+    pub(super) fn new_clock(&mut self, slot: Slot) -> Clock {
         let (start, wall) = (self.rng.below(1 << 40), self.rng.below(200));
-        Clock::new(self.now, start, wall)
+        let clock = self.process(slot).clock;
+        clock.restarted(self.now, start, wall)
     }
 }

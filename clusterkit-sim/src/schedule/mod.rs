@@ -3,6 +3,7 @@
 //!
 //! The schedule says nothing about how a level carries a fault out; both levels share it.
 
+mod duel;
 mod fault;
 mod generate;
 mod shrink;
@@ -11,6 +12,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+pub use duel::DuelConfig;
 pub use fault::{Fault, FaultKind, Side, Unsynced};
 pub use generate::ScheduleConfig;
 pub use shrink::Shrunk;
