@@ -66,6 +66,8 @@ bugs! {
     /// A change of the topology that no event tells of leaves the epoch as it was, so that no watcher
     /// asks for it.
     EpochStandsStill = "epoch-stands-still",
+    /// Moves that are held back by a pause begin all the same.
+    IgnorePause = "ignore-pause",
     /// What a command does depends on what else the process has done.
     ApplyDependsOnProcess = "apply-depends-on-process",
     /// A node that returns is told that all its copies are current.

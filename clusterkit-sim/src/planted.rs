@@ -79,6 +79,7 @@ const TABLE: &[Row] = &[
         50,
         "copies start while one node too many is down",
     ),
+    core("ignore-pause", 500, "what an operator has paused begins"),
     core(
         "epoch-stands-still",
         20,

@@ -14,6 +14,7 @@ use crate::command::MoveStart;
 use crate::id::{PartitionId, PlanId, RaftId};
 use crate::partition::Partition;
 use crate::placement::{PlacementInput, Rows, plan_steps};
+use crate::planted::{self, Bug};
 use crate::state::{ActivePlan, ClusterState};
 
 /// The moves of one plan in the order in which they should begin.
@@ -40,7 +41,10 @@ impl Agenda {
         let mut load = Load::new(state);
         let mut moves = Vec::new();
         let held = state.held_back();
-        let held = |id: PartitionId| held.binary_search_by_key(&id, |&(held, _)| held).is_ok();
+        let held = |id: PartitionId| {
+            held.binary_search_by_key(&id, |&(held, _)| held).is_ok()
+                && !planted::is_on(Bug::IgnorePause)
+        };
         for &id in self.order.iter().filter(|&&id| !held(id)) {
             let (Some(row), Some(partition)) = (plan.targets.get(&id), state.partition(id)) else {
                 continue;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use clusterkit_core::command::{Applied, Rejected};
 use clusterkit_core::id::{Incarnation, LogIndex, PartitionId, RaftId, StageId};
 use clusterkit_core::lease::{LeaseGrant, LeaseRequest};
+use clusterkit_core::pause::Work;
 
 /// A process by its number in the run, from 1.
 pub(super) type Slot = u32;
@@ -34,6 +35,8 @@ pub(super) enum Event {
     StepDown {
         term: u64,
     },
+    /// An operator looks whether this is resumed.
+    Resume(Work),
     /// Clients write.
     Write,
     /// Is everything as it must be by now?

@@ -10,12 +10,17 @@ use clusterkit_core::config::ConfigChange;
 use clusterkit_core::coordinator::plan_request;
 use clusterkit_core::event::{LeaveReason, PlanTrigger};
 use clusterkit_core::id::RaftId;
+use clusterkit_core::pause::Work;
 use clusterkit_core::placement::MinimalMove;
+use clusterkit_core::time::UnixMillis;
 
 use super::event::{Event, Purpose, Slot};
 use super::process::Phase;
 use super::world::{Broken, Check, World};
-use crate::Fault;
+use crate::{Fault, ScheduledFault};
+
+/// How often an operator looks whether what was resumed is.
+const RESUME_EVERY: Duration = Duration::from_secs(1);
 
 impl World {
     pub(super) fn begin_fault(&mut self, number: usize) -> Check {
@@ -71,11 +76,42 @@ impl World {
                 self.log.slow.remove(&node);
             }
             Fault::Drift { node, .. } => self.set_drift(node, 0),
+            Fault::PauseMoves { work, .. } => self.resume(work),
             _ => self.net.end(number),
         }
         // Whoever could not hear of it may now.
         self.spread();
         Ok(())
+    }
+
+    /// Lets an operator resume `work`, and see to it that it stays so: a pause or its end may be
+    /// lost on the way, or arrive late.
+    pub(super) fn resume(&mut self, work: Work) {
+        let pauses = |fault: &ScheduledFault| {
+            matches!(fault.fault, Fault::PauseMoves { work: paused, .. } if paused == work)
+                && (fault.at..fault.ends_at()).contains(&self.now)
+        };
+        if self.faults.faults().iter().any(pauses) {
+            // Another one is in force; its own end comes.
+            return;
+        }
+        if self.log.state.is_paused(work)
+            && let Some(through) = self.somebody()
+        {
+            let at = self.process(through).clock.wall(self.now);
+            self.propose(through, pause(work, false, at), Purpose::None);
+        }
+        self.agenda
+            .plan(self.now + RESUME_EVERY, Event::Resume(work));
+    }
+
+    /// Returns a node that an operator can talk to.
+    fn somebody(&mut self) -> Option<Slot> {
+        let slots = 1..=Slot::try_from(self.processes.len()).unwrap_or(Slot::MAX);
+        let awake: Vec<Slot> = slots
+            .filter(|&slot| self.is_awake(slot) && self.process(slot).phase == Phase::Member)
+            .collect();
+        self.rng.pick(&awake).copied()
     }
 
     fn is_known_slot(&self, node: Slot) -> bool {
@@ -124,11 +160,7 @@ impl World {
 
     /// Sends the command of an operator through some node that runs.
     fn operate(&mut self, fault: &Fault) {
-        let slots = 1..=Slot::try_from(self.processes.len()).unwrap_or(Slot::MAX);
-        let awake: Vec<Slot> = slots
-            .filter(|&slot| self.is_awake(slot) && self.process(slot).phase == Phase::Member)
-            .collect();
-        let Some(&through) = self.rng.pick(&awake) else {
+        let Some(through) = self.somebody() else {
             return;
         };
         let at = self.process(through).clock.wall(self.now);
@@ -166,6 +198,7 @@ impl World {
                 },
                 at,
             }),
+            Fault::PauseMoves { work, .. } => Some(pause(work, true, at)),
             _ => None,
         };
         if let Some(command) = command {
@@ -199,5 +232,15 @@ impl World {
         let command = request.command(&placement, wall);
         self.propose(leader, command, Purpose::None);
         Ok(())
+    }
+}
+
+fn pause(work: Work, on: bool, at: UnixMillis) -> Command {
+    let reason = "drawn".into();
+    Command::Pause {
+        work,
+        on,
+        reason,
+        at,
     }
 }

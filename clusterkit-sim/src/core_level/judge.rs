@@ -97,6 +97,7 @@ impl World {
             Ok(applied) => {
                 check_events(step, applied)?;
                 check_plan_base(step)?;
+                check_paused(step)?;
                 self.judge.check_answers(step.command, applied)?;
                 let mut told = Vec::new();
                 for event in &applied.events {
@@ -378,6 +379,20 @@ fn check_plan_base(step: &Step<'_>) -> Check {
         "plans-are-compare-and-set",
         || format!("a plan made on {base} is taken at {}", step.before.epoch()),
     )
+}
+
+/// What is paused does not begin.
+fn check_paused(step: &Step<'_>) -> Check {
+    if !matches!(step.command, Command::StartMoves { .. }) {
+        return Ok(());
+    }
+    for (id, work) in step.before.held_back() {
+        let (old, new) = (step.before.partition(id), step.after.partition(id));
+        ensure(old == new, "paused-work-rests", || {
+            format!("{work} is paused, and {id} goes from {old:?} to {new:?}")
+        })?;
+    }
+    Ok(())
 }
 
 /// The epoch rises by one with each change of what is published, and with nothing else.

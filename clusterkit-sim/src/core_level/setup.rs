@@ -26,7 +26,7 @@ const SETTLE_MAX: Duration = Duration::from_secs(240);
 const DUELS_PERMILLE: u32 = 300;
 
 /// Faults that only the full level can carry out.
-const ELSEWHERE: &[FaultKind] = &[FaultKind::FullDisk, FaultKind::PauseMoves];
+const ELSEWHERE: &[FaultKind] = &[FaultKind::FullDisk];
 
 /// Builds the world of `seed`: the first node has formed the cluster, the others are about to
 /// start.
@@ -195,7 +195,7 @@ fn sharpen(settings: &mut Settings, rng: &mut Rng) {
     let config = &mut settings.config;
     config.partition_count = 8;
     config.replication_factor = [2, 3, 3][rng.index(3)];
-    config.min_in_sync = config.min_in_sync.min(config.replication_factor.into());
+    config.min_in_sync = config.min_in_sync.min(config.replication_factor);
     (config.moves_in_flight, config.moves_per_node) = (64, 32);
     let detector = &mut settings.detector;
     detector.drift_margin = detector.lease / [20, 4, 2, 2][rng.index(4)];

@@ -120,6 +120,10 @@ impl World {
                 self.step_down(term);
                 Ok(())
             }
+            Event::Resume(work) => {
+                self.resume(work);
+                Ok(())
+            }
             Event::Write => self.write_somewhere(),
             Event::Settled => self.look_at_quiet(),
         }

@@ -6,6 +6,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use clusterkit_core::pause::Work;
+
 use super::MalformedSchedule;
 
 /// One end of a cut.
@@ -86,6 +88,16 @@ impl Field for Side {
             ("z", number) => Some(Self::Zone(number.parse().ok()?)),
             _ => None,
         }
+    }
+}
+
+impl Field for Work {
+    fn write(&self) -> String {
+        self.to_string()
+    }
+
+    fn read(text: &str) -> Option<Self> {
+        text.parse().ok()
     }
 }
 
@@ -337,8 +349,10 @@ faults! {
         /// How many.
         copies: u32,
     }
-    /// An operator pauses moves of data that only serve the balance.
+    /// An operator pauses what moves serve, and resumes it.
     PauseMoves = "pause-moves" {
+        /// What.
+        work: Work,
         /// For how long.
         lasts: Duration,
     }

@@ -6,6 +6,8 @@
 
 use std::time::Duration;
 
+use clusterkit_core::pause::Work;
+
 use super::{Fault, FaultKind, FaultSchedule, ScheduledFault, Side, Unsynced};
 use crate::Rng;
 
@@ -290,7 +292,10 @@ impl Drawing<'_> {
             FaultKind::Factor => Fault::Factor {
                 copies: self.number(1, 4),
             },
-            FaultKind::PauseMoves => Fault::PauseMoves { lasts },
+            FaultKind::PauseMoves => {
+                let work = Work::ALL[self.rng.index(Work::ALL.len())];
+                Fault::PauseMoves { work, lasts }
+            }
             FaultKind::Rebalance => Fault::Rebalance {},
         })
     }
