@@ -202,6 +202,20 @@ pub enum Command {
         /// Wall-clock time.
         at: UnixMillis,
     },
+    /// Stops waiting for the former members of these partitions.
+    Abandon {
+        /// Which, under which stage of cleanup.
+        stages: Vec<(PartitionId, StageId)>,
+        /// Wall-clock time.
+        at: UnixMillis,
+    },
+    /// Drops the moves of the plan in force that have not begun and only serve the balance.
+    CancelPlan {
+        /// The plan.
+        plan: PlanId,
+        /// Wall-clock time.
+        at: UnixMillis,
+    },
 }
 
 /// A move of the plan in force that is to begin.

@@ -29,6 +29,9 @@ pub const SERVICES_MAX: usize = 32;
 /// The most events kept in the replicated state for hooks and watchers that lag.
 pub const EVENTS_KEPT: usize = 8_192;
 
+/// The shortest deadline of an operation, in milliseconds.
+pub const DEADLINE_MIN_MS: u64 = 1_000;
+
 /// A refused setting: which field, the value given, and what it must be.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConfigError {
@@ -100,6 +103,15 @@ pub struct ClusterConfig {
     /// true. With false it goes on by the last table it knows (*keep serving*): then a primary that
     /// is cut off and its successor may both serve. Tokens end with the lease either way.
     pub strict_lease: bool,
+    /// How long a node may take to copy a partition that it is to join, in milliseconds. Default
+    /// 3,600,000 (1 hour); 1,000 or more. A move that takes longer is called off and tried again
+    /// later. Short values throw copies of large partitions away, long ones leave a move that
+    /// nobody works on in the way of others.
+    pub copy_deadline_ms: u64,
+    /// How long a former member may take to let a partition go, in milliseconds. Default 600,000
+    /// (10 minutes); 1,000 or more. Afterwards nobody waits for it any more: the partition may move
+    /// again, and what it deletes is its own business. Its answer is refused when it comes.
+    pub cleanup_deadline_ms: u64,
 }
 
 impl Default for ClusterConfig {
@@ -115,6 +127,8 @@ impl Default for ClusterConfig {
             min_in_sync: 1,
             max_down_permille: 334,
             strict_lease: true,
+            copy_deadline_ms: 3_600_000,
+            cleanup_deadline_ms: 600_000,
         }
     }
 }
@@ -142,6 +156,8 @@ impl ClusterConfig {
         within("moves_per_node", self.moves_per_node, PARTITIONS_MAX)?;
         within("min_in_sync", self.min_in_sync, self.replication_factor)?;
         within("max_down_permille", self.max_down_permille, 1_000)?;
+        deadline("copy_deadline_ms", self.copy_deadline_ms)?;
+        deadline("cleanup_deadline_ms", self.cleanup_deadline_ms)?;
         self.hash.validate(self.partition_count)
     }
 }
@@ -161,6 +177,10 @@ pub struct ConfigChange {
     pub min_in_sync: Option<u32>,
     /// [`ClusterConfig::max_down_permille`].
     pub max_down_permille: Option<u32>,
+    /// [`ClusterConfig::copy_deadline_ms`].
+    pub copy_deadline_ms: Option<u64>,
+    /// [`ClusterConfig::cleanup_deadline_ms`].
+    pub cleanup_deadline_ms: Option<u64>,
 }
 
 impl ConfigChange {
@@ -180,9 +200,22 @@ impl ConfigChange {
             moves_per_node: self.moves_per_node.unwrap_or(config.moves_per_node),
             min_in_sync: self.min_in_sync.unwrap_or(config.min_in_sync),
             max_down_permille: self.max_down_permille.unwrap_or(config.max_down_permille),
+            copy_deadline_ms: self.copy_deadline_ms.unwrap_or(config.copy_deadline_ms),
+            cleanup_deadline_ms: self
+                .cleanup_deadline_ms
+                .unwrap_or(config.cleanup_deadline_ms),
         };
         changed.validate()?;
         Ok(changed)
+    }
+}
+
+fn deadline(field: &str, value: u64) -> Result<(), ConfigError> {
+    if value >= DEADLINE_MIN_MS {
+        Ok(())
+    } else {
+        let limit = format_args!("{DEADLINE_MIN_MS} or more");
+        Err(ConfigError::new(field, value, limit))
     }
 }
 
@@ -218,6 +251,10 @@ mod tests {
         check(
             |c| c.replication_factor = 0,
             "replication_factor is `0`, must be 1 to 7",
+        );
+        check(
+            |c| c.copy_deadline_ms = 999,
+            "copy_deadline_ms is `999`, must be 1000 or more",
         );
         check(|c| c.min_in_sync = 4, "min_in_sync is `4`, must be 1 to 3");
         check(

@@ -7,6 +7,7 @@
 //! Invariant: everything decided here can be decided again. A decision that was lost on the way
 //! to the log, or taken by a leader that is none any more, comes again or is refused.
 
+mod deadlines;
 mod failover;
 mod request;
 mod start;
@@ -29,9 +30,11 @@ use crate::placement::{MinimalMove, PlacementStrategy};
 use crate::planted::{self, Bug};
 use crate::state::ClusterState;
 use crate::time::{Instant, UnixMillis};
+use deadlines::Deadlines;
 use request::{placement_node, position};
 use start::Agenda;
 
+pub(crate) use deadlines::retry_delay;
 pub(crate) use request::compute;
 pub use request::{PlanRequest, plan_request};
 
@@ -63,6 +66,7 @@ pub struct Coordinator {
     /// Who takes over from nodes that are lost.
     strategy: Arc<dyn PlacementStrategy>,
     agenda: Agenda,
+    deadlines: Deadlines,
     leases: LeaseBook,
     /// Up to where the log was when this process began to lead.
     #[cfg(feature = "planted")]
@@ -99,6 +103,7 @@ impl Coordinator {
             calm_since: None,
             strategy: Arc::new(MinimalMove::default()),
             agenda: Agenda::default(),
+            deadlines: Deadlines::default(),
             leases: LeaseBook::new(config.lease_timing()),
             #[cfg(feature = "planted")]
             led_from: None,
@@ -128,6 +133,7 @@ impl Coordinator {
                 self.leases.lead(term, now);
                 self.applied.clear();
                 self.down_since.clear();
+                self.deadlines.clear();
                 self.basis = None;
                 self.protected = false;
                 self.calm_since = None;
@@ -161,6 +167,17 @@ impl Coordinator {
     /// leadership go in here, grants come out.
     pub const fn leases(&mut self) -> &mut LeaseBook {
         &mut self.leases
+    }
+
+    /// Tells whether copies are withheld because too many nodes are down; none unless this process
+    /// leads.
+    #[must_use]
+    pub const fn protected(&self) -> Option<bool> {
+        if self.detector.is_leading() {
+            Some(self.protected)
+        } else {
+            None
+        }
     }
 
     /// Returns what is thought of `node`, none when it is unknown here.
@@ -201,11 +218,12 @@ impl Coordinator {
         dismiss(state, wall, &mut decision);
         self.dismiss_never_active(state, now, wall, &mut decision);
         revert(state, wall, &mut decision);
+        self.deadlines.decide(state, now, wall, &mut decision);
         let settled = decision.commands.is_empty();
         switch(state, wall, &mut decision);
         if settled {
             // Who is there decides which moves are wanted: they begin once that is in the state.
-            self.start(state, wall, &mut decision);
+            self.start(state, now, wall, &mut decision);
         }
         if decision.commands.is_empty() {
             // A plan is compare-and-set on the epoch: it waits until nothing else is decided.
@@ -379,7 +397,13 @@ impl Coordinator {
     }
 
     /// Starts moves of the plan in force, unless a new plan is due: it may want other moves.
-    fn start(&mut self, state: &ClusterState, wall: UnixMillis, decision: &mut Decision) {
+    fn start(
+        &mut self,
+        state: &ClusterState,
+        now: Instant,
+        wall: UnixMillis,
+        decision: &mut Decision,
+    ) {
         let Some(plan) = state.plan() else { return };
         if state.plan_basis() != state.planned_basis() {
             return;
@@ -389,7 +413,12 @@ impl Coordinator {
             // As if plans were the business of whoever made them.
             return;
         }
-        let moves = self.agenda.due(state, plan, !self.protected);
+        if let Some(at) = self.deadlines.next_retry(now) {
+            decision.next = decision.next.min(at);
+        }
+        let deadlines = &self.deadlines;
+        let may_start = |id: PartitionId| deadlines.may_start(id, now);
+        let moves = self.agenda.due(state, plan, !self.protected, may_start);
         if !moves.is_empty() {
             decision.commands.push(Command::StartMoves {
                 plan: plan.id,

@@ -23,6 +23,7 @@ pub mod hash;
 pub mod id;
 pub mod lease;
 pub mod node;
+pub mod operation;
 pub mod partition;
 pub mod pause;
 pub mod placement;

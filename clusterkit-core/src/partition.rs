@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::event::ChangeReason;
 use crate::id::{Epoch, RaftId, StageId};
+use crate::time::UnixMillis;
 
 /// A member that lacks writes and may not become primary until it has synced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,6 +24,8 @@ pub struct Behind {
     pub diverged: bool,
     /// The stage under which it is catching up; none while it is down.
     pub stage: Option<StageId>,
+    /// When it was last asked to catch up; meaningful with a stage.
+    pub asked_at: UnixMillis,
 }
 
 /// A node that is becoming a member: it takes writes and copies, and serves nothing.
@@ -37,6 +40,8 @@ pub struct Joining {
     /// Whom it was asked to copy from, none when nobody was chosen. A source that has gone since is
     /// replaced by the best one left: see [`Partition::sources`].
     pub source: Option<RaftId>,
+    /// When it was asked.
+    pub asked_at: UnixMillis,
 }
 
 /// A move of one partition to a new set of members.
@@ -73,6 +78,8 @@ pub enum Stage {
         id: StageId,
         /// Who has not yet confirmed the release. Invariant: disjoint from the members.
         leaving: Vec<RaftId>,
+        /// When they were asked.
+        asked_at: UnixMillis,
     },
 }
 
@@ -281,6 +288,7 @@ mod tests {
                 since: Epoch(4),
                 diverged: false,
                 stage: None,
+                asked_at: UnixMillis(0),
             }],
             ..Partition::default()
         };
@@ -303,6 +311,7 @@ mod tests {
         stays.stage = Stage::Cleanup {
             id: StageId(9),
             leaving: vec![RaftId(2)],
+            asked_at: UnixMillis(0),
         };
         assert_eq!(
             stays.broken_invariant(),

@@ -12,6 +12,7 @@ use clusterkit_core::command::Applied;
 use clusterkit_core::control::ControlPlane;
 use clusterkit_core::explain::PreviewId;
 use clusterkit_core::id::{ClusterId, NodeId, PartitionId, RaftId};
+use clusterkit_core::operation::Operation;
 use clusterkit_core::time::UnixMillis;
 use clusterkit_raft::transport::PeerHandler;
 
@@ -134,4 +135,11 @@ pub trait Backend: Send + Sync + 'static {
 
     /// Says which plans there were, with the proof of each.
     async fn plans(&self) -> Result<PlansDocument, Problem>;
+
+    /// Returns what goes on in the cluster, as this node sees it, and whether copies are withheld
+    /// because too many nodes are down; none where only the leader knows.
+    fn operations(&self) -> (Vec<Operation>, Option<bool>);
+
+    /// Cancels `operation`, one of [`Self::operations`] that can be cancelled.
+    async fn cancel(&self, operation: &Operation) -> Result<Applied, Problem>;
 }

@@ -12,6 +12,7 @@ use clusterkit_core::control::{ControlPlane, ProposeError};
 use clusterkit_core::explain::{PlanRecord, PreviewId};
 use clusterkit_core::id::{NodeId, PartitionId};
 use clusterkit_core::node::NodeSpec;
+use clusterkit_core::operation::Operation;
 use clusterkit_core::placement::Rows;
 use clusterkit_http::api::compat::{JoinDocument, JoinReply as JoinDone};
 use clusterkit_http::api::v1::{
@@ -217,6 +218,16 @@ impl Backend for NodeBackend {
         let checked = checked.map_err(|panic| Problem::new(ProblemCode::Internal, panic))?;
         Ok(PlansDocument::new(after, checked))
     }
+
+    fn operations(&self) -> (Vec<Operation>, Option<bool>) {
+        let protected = self.inner.coordinator().protected();
+        (self.inner.operations(), protected)
+    }
+
+    async fn cancel(&self, operation: &Operation) -> Result<Applied, Problem> {
+        let cancelled = self.inner.cancel(operation).await;
+        cancelled.map_err(|error| problem(&error))
+    }
 }
 
 /// Says what a rebalance did, or would do.
@@ -257,6 +268,8 @@ fn invalid(error: &clusterkit_core::config::ConfigError) -> Problem {
 fn problem(error: &NodeError) -> Problem {
     let code = match error {
         NodeError::UnknownNode { .. } => ProblemCode::UnknownNode,
+        NodeError::UnknownOperation { .. } => ProblemCode::UnknownOperation,
+        NodeError::NotCancellable { .. } => ProblemCode::Rejected,
         NodeError::Placement { .. } => ProblemCode::NotReady,
         NodeError::Invalid(_) => ProblemCode::InvalidArgument,
         NodeError::StalePreview { .. } => ProblemCode::StaleEpoch,

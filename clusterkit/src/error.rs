@@ -137,6 +137,19 @@ pub enum NodeError {
         /// What was asked for.
         node: String,
     },
+    /// Nothing of that id goes on, or not any more. Nothing was changed.
+    #[error("no operation `{id}` goes on")]
+    UnknownOperation {
+        /// What was asked for.
+        id: String,
+    },
+    /// The operation cannot be cancelled: see
+    /// [`Operation::cancellable`](clusterkit_core::operation::Operation::cancellable).
+    #[error("operation `{id}` cannot be cancelled")]
+    NotCancellable {
+        /// What was asked for.
+        id: String,
+    },
     /// The placement could not be computed.
     #[error("the placement could not be computed: {reason}")]
     Placement {

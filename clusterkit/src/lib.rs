@@ -56,6 +56,7 @@ pub use clusterkit_core::id::{
 };
 pub use clusterkit_core::lease::{NoToken, OwnershipToken};
 pub use clusterkit_core::node::{Drain, Node, NodeStatus};
+pub use clusterkit_core::operation::{Blocker, Operation, OperationKind, OperationState, Progress};
 pub use clusterkit_core::pause::{Pause, Work};
 pub use clusterkit_core::placement;
 pub use clusterkit_core::time::{Instant, UnixMillis};

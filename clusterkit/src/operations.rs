@@ -1,17 +1,51 @@
-//! What goes on in the cluster, and how an operator holds it back: pause switches.
+//! What goes on in the cluster, and how an operator ends it or holds it back: operations, pause
+//! switches.
 //!
-//! What a switch holds back is decided in `clusterkit_core::state` and on the leader.
+//! What goes on is found in `clusterkit_core::operation`; what a switch holds back is decided in
+//! `clusterkit_core::state` and on the leader.
 
 use std::sync::Arc;
 
 use clusterkit_core::adjust::Adjustment;
+use clusterkit_core::command::Applied;
 use clusterkit_core::control::ControlPlane;
+use clusterkit_core::id::LogIndex;
+use clusterkit_core::operation::{Operation, operations};
 use clusterkit_core::pause::{Pause, Work};
 
 use crate::error::NodeError;
+use crate::inner::Inner;
 use crate::node::ClusterKit;
 
 impl ClusterKit {
+    /// Returns everything that goes on in the cluster and takes a while, as this node knows it: each
+    /// with its progress, its deadline and what it waits for. Protected mode is known to the leader
+    /// only, which names it as a blocker.
+    #[must_use]
+    pub fn operations(&self) -> Vec<Operation> {
+        self.inner().operations()
+    }
+
+    /// Cancels the operation that [`Self::operations`] calls `id`: see [`Operation::cancel`].
+    ///
+    /// # Errors
+    /// [`NodeError::UnknownOperation`] when it is over, [`NodeError::NotCancellable`] when it
+    /// cannot be cancelled.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves the outcome unknown.
+    pub async fn cancel(&self, id: &str) -> Result<(), NodeError> {
+        let unknown = || NodeError::UnknownOperation { id: id.to_owned() };
+        let operations = self.operations();
+        let found = operations.iter().find(|operation| operation.id == id);
+        let applied = self.inner().cancel(found.ok_or_else(unknown)?).await?;
+        if !applied.refused.is_empty() {
+            return Err(unknown());
+        }
+        self.see(applied.index).await;
+        Ok(())
+    }
+
     /// Pauses `work` in the whole cluster until [`Self::resume`], whoever leads and whatever
     /// restarts: moves under way go on, none begins. Failovers go on in any case, and so does the
     /// first placement. Pausing again what is paused changes the `reason`.
@@ -68,11 +102,31 @@ impl ClusterKit {
     /// Carries `adjustment` out and waits until it is visible here.
     async fn switch(&self, adjustment: &Adjustment) -> Result<(), NodeError> {
         let applied = self.inner().adjust(adjustment).await?;
+        self.see(applied.index).await;
+        Ok(())
+    }
+
+    /// Waits until what was committed at `index` is visible here.
+    async fn see(&self, index: LogIndex) {
         let control = self.inner().member_control();
         let mut view = self.inner().view();
-        while view.applied < applied.index {
+        while view.applied < index {
             view = control.changed(view.version).await;
         }
-        Ok(())
+    }
+}
+
+impl Inner {
+    pub(crate) fn operations(&self) -> Vec<Operation> {
+        let protected = self.coordinator().protected();
+        operations(&self.view().state, protected, self.clock.wall())
+    }
+
+    pub(crate) async fn cancel(&self, operation: &Operation) -> Result<Applied, NodeError> {
+        let command = operation.cancel(self.clock.wall());
+        let command = command.ok_or_else(|| NodeError::NotCancellable {
+            id: operation.id.clone(),
+        })?;
+        Ok(self.member_control().propose(command).await?)
     }
 }

@@ -381,6 +381,24 @@ impl Options {
         self
     }
 
+    /// Sets how long a node may take to copy a partition that it is to join, before the move is
+    /// called off and tried again later. Default 1 h; 1 s or more. Read when the cluster is formed;
+    /// [`ClusterKit::configure`](crate::ClusterKit::configure) changes it later.
+    pub fn copy_deadline(mut self, limit: Duration) -> Self {
+        let limit_ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
+        self.settings.copy_deadline_ms = Some(limit_ms);
+        self
+    }
+
+    /// Sets how long a former member may take to let a partition go, before nobody waits for it any
+    /// more. Default 10 min; 1 s or more. Read when the cluster is formed;
+    /// [`ClusterKit::configure`](crate::ClusterKit::configure) changes it later.
+    pub fn cleanup_deadline(mut self, limit: Duration) -> Self {
+        let limit_ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
+        self.settings.cleanup_deadline_ms = Some(limit_ms);
+        self
+    }
+
     /// Sets how many in-sync copies a partition should never fall below: with fewer, repair does
     /// not wait for [`repair_delay`](Self::repair_delay). Default 1 (never sooner); 1 to the
     /// replication factor. Read when the cluster is formed;

@@ -26,12 +26,14 @@ pub(super) struct Agenda {
 }
 
 impl Agenda {
-    /// Returns the moves of `plan` to begin now; those that copy only if they may.
+    /// Returns the moves of `plan` to begin now, of those that may start; those that copy only if
+    /// copying is allowed.
     pub(super) fn due(
         &mut self,
         state: &ClusterState,
         plan: &ActivePlan,
         may_copy: bool,
+        may_start: impl Fn(PartitionId) -> bool,
     ) -> Vec<MoveStart> {
         let current = Some((plan.id, standing(state)));
         if self.made_for != current {
@@ -45,7 +47,7 @@ impl Agenda {
             held.binary_search_by_key(&id, |&(held, _)| held).is_ok()
                 && !planted::is_on(Bug::IgnorePause)
         };
-        for &id in self.order.iter().filter(|&&id| !held(id)) {
+        for &id in self.order.iter().filter(|&&id| !held(id) && may_start(id)) {
             let (Some(row), Some(partition)) = (plan.targets.get(&id), state.partition(id)) else {
                 continue;
             };

@@ -117,6 +117,8 @@ impl ClusterState {
             } => {
                 self.set_pause(*work, *on, reason, &change)?;
             }
+            Command::Abandon { stages, .. } => self.abandon_cleanup(stages, &mut change),
+            Command::CancelPlan { plan, .. } => self.cancel_plan(*plan, &mut change)?,
         }
         Ok(change.finish(self))
     }
@@ -242,7 +244,9 @@ fn command_time(command: &Command) -> UnixMillis {
         | Command::Synced { at, .. }
         | Command::Switch { at, .. }
         | Command::Revert { at, .. }
-        | Command::Pause { at, .. } => *at,
+        | Command::Pause { at, .. }
+        | Command::Abandon { at, .. }
+        | Command::CancelPlan { at, .. } => *at,
         Command::Released { .. } | Command::SetData { .. } | Command::DeleteData { .. } => {
             UnixMillis(0)
         }

@@ -5,6 +5,7 @@ use alloc::format;
 use alloc::string::String;
 
 use super::ClusterState;
+use crate::node::Drain;
 use crate::partition::Stage;
 
 impl ClusterState {
@@ -93,6 +94,14 @@ impl ClusterState {
             if plan.targets.values().flatten().any(unknown) {
                 return Err(String::from("a plan names members only"));
             }
+        }
+        if !self.pauses.is_sorted_by(|a, b| a.work < b.work) {
+            return Err(String::from("a pause switch stands once, and in order"));
+        }
+        let drains = |node: &&alloc::sync::Arc<crate::node::Node>| node.drain != Drain::No;
+        let draining = self.nodes.values().filter(drains).map(|node| &node.raft_id);
+        if !self.drains.keys().eq(draining) {
+            return Err(String::from("every drain that goes on is in the book"));
         }
         if self
             .events

@@ -16,6 +16,7 @@ use crate::id::{Epoch, PartitionId, RaftId};
 use crate::node::{Drain, NODE_TEXT_MAX_BYTES, Node, NodeSpec, NodeStatus};
 use crate::partition::{Behind, Partition, Stage};
 use crate::planted::{self, Bug};
+use crate::time::UnixMillis;
 
 impl ClusterState {
     pub(super) fn join(
@@ -95,6 +96,7 @@ impl ClusterState {
         after.announce(spec.clone());
         if after != *before {
             change.published = true;
+            self.note_drain(raft_id, after.drain != Drain::No, change);
             self.nodes.insert(raft_id, Arc::new(after));
         }
         if restarted && !was_down {
@@ -256,6 +258,7 @@ impl ClusterState {
         }
         change.published = true;
         self.nodes.insert(raft_id, Arc::new(node));
+        self.note_drain(raft_id, on, change);
         Ok(())
     }
 
@@ -466,6 +469,7 @@ impl ClusterState {
         for behind in &mut partition.behind {
             if behind.stage.is_none() && self.is_live(behind.node) {
                 behind.stage = Some(change.stage());
+                behind.asked_at = change.at;
                 asked.push(behind.node);
             }
         }
@@ -500,6 +504,7 @@ impl ClusterState {
             }
         }
         self.absences.remove(&raft_id);
+        self.drains.remove(&raft_id);
         self.nodes.remove(&raft_id);
         self.forget_rows_naming(raft_id);
         self.complete_plan_if_done(change);
@@ -680,6 +685,7 @@ pub(super) fn mark_behind(partition: &mut Partition, nodes: &[RaftId], since: Ep
                 since,
                 diverged: false,
                 stage: None,
+                asked_at: UnixMillis(0),
             });
         }
     }
@@ -724,6 +730,7 @@ fn reopen_joining(id: PartitionId, partition: &mut Partition, node: RaftId, chan
     };
     joining.synced = false;
     joining.stage = change.stage();
+    joining.asked_at = change.at;
     let what = What {
         stage: ChangeStage::Syncing,
         stage_id: change.stage(),

@@ -11,6 +11,7 @@ mod members;
 mod moves;
 mod pauses;
 mod refit;
+mod setbacks;
 
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::string::String;
@@ -28,6 +29,8 @@ use crate::pause::Pause;
 use crate::planted::{self, Bug};
 use crate::time::UnixMillis;
 use crate::topology::{Topology, TopologyParts, TopologyRow};
+
+pub use setbacks::{DrainBegun, Setback};
 
 /// How many nodes that have left are remembered, to resolve events that name them.
 const DEPARTED_KEPT: usize = 256;
@@ -59,6 +62,9 @@ pub struct ClusterState {
     applied: LogIndex,
     /// The switches that are on. Invariant: in order, each at most once.
     pauses: Vec<Pause>,
+    setbacks: BTreeMap<PartitionId, Setback>,
+    /// Invariant: exactly the members that are being drained.
+    drains: BTreeMap<RaftId, DrainBegun>,
 }
 
 /// What a node held when it was last known to be up.

@@ -142,6 +142,7 @@ impl ClusterState {
             // Whatever it holds is of a partition that was lost before.
             diverged: true,
             stage: None,
+            asked_at: change.at,
         };
         let partition = Partition {
             primary: Some(primary),
@@ -218,6 +219,7 @@ impl ClusterState {
                 stage,
                 synced: false,
                 source: wished(at).filter(|&source| partition.is_in_sync(source)),
+                asked_at: change.at,
             })
             .collect();
         let migration = Migration {
@@ -460,6 +462,7 @@ impl ClusterState {
         self.open_catch_up(id, &mut partition, change);
         Arc::make_mut(&mut self.partitions)[id.index()] = partition;
         change.published = true;
+        self.setbacks.remove(&id);
         self.count_moved(id);
     }
 
@@ -469,6 +472,7 @@ impl ClusterState {
                 matches!(&partition.stage, Stage::Syncing(migration) if migration.id == stage)
             });
             if open {
+                self.note_setback(id, change);
                 self.cut_short(id, change);
             } else {
                 change.refused.push((id, stage));
@@ -648,6 +652,7 @@ fn open_cleanup(
         partition.stage = Stage::Cleanup {
             id: change.stage(),
             leaving,
+            asked_at: change.at,
         };
     }
 }

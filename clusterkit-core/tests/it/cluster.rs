@@ -179,6 +179,12 @@ impl Cluster {
         let _ = self.apply(&command);
     }
 
+    /// Loses the answers that wait, of `node` or of everybody: their hooks never end.
+    pub(crate) fn lose(&mut self, node: Option<RaftId>) {
+        self.tasks
+            .retain(|task| node.is_some_and(|node| task.node != node));
+    }
+
     /// Gives all answers that wait, and lets further ones come at once.
     pub(crate) fn hurry(&mut self) {
         self.slow = false;
@@ -292,7 +298,9 @@ impl Cluster {
             copied.extend(joining.map(|joining| (id, joining.stage)));
             let behind = partition.behind.iter().filter(|b| b.node == node);
             copied.extend(behind.filter_map(|behind| Some((id, behind.stage?))));
-            if let Stage::Cleanup { id: stage, leaving } = &partition.stage
+            if let Stage::Cleanup {
+                id: stage, leaving, ..
+            } = &partition.stage
                 && leaving.contains(&node)
             {
                 released.push((id, *stage));

@@ -6,6 +6,7 @@
 
 mod cluster;
 mod coordinator;
+mod deadlines;
 mod explain;
 mod hashing;
 mod oracle;

@@ -324,7 +324,9 @@ fn check_told(
             "{id}: {node} is not asked"
         );
     }
-    if let Stage::Cleanup { id: stage, leaving } = &new.stage
+    if let Stage::Cleanup {
+        id: stage, leaving, ..
+    } = &new.stage
         && new.stage != old.stage
     {
         for &node in leaving.iter().filter(|node| !old.leaving().contains(node)) {

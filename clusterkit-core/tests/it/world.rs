@@ -190,7 +190,10 @@ impl World {
     pub(crate) fn release(&mut self) {
         let mut releases = Vec::new();
         for (id, partition) in self.state.partitions_by_id() {
-            if let Stage::Cleanup { id: stage, leaving } = &partition.stage {
+            if let Stage::Cleanup {
+                id: stage, leaving, ..
+            } = &partition.stage
+            {
                 releases.extend(leaving.iter().map(|&node| (node, (id, *stage))));
             }
         }

@@ -1,5 +1,10 @@
-//! The documents about what goes on: pause switches.
+//! The documents about what goes on: operations and pause switches.
+//!
+//! Blockers are values of the core (`clusterkit_core::operation`), sent as they are with their text
+//! beside them.
 
+use clusterkit_core::id::{Epoch, NodeId, PartitionId};
+use clusterkit_core::operation::{Blocker, Operation, OperationKind, OperationState, Progress};
 use clusterkit_core::pause::{Pause, Work};
 use clusterkit_core::state::ClusterState;
 use serde::{Deserialize, Serialize};
@@ -50,4 +55,103 @@ impl From<&ClusterState> for PausesDocument {
 pub struct PauseRequest {
     /// Why, at most 256 bytes.
     pub reason: String,
+}
+
+/// `GET /v1/operations`: everything that goes on and takes a while.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct OperationsDocument {
+    /// The epoch the answer was made from.
+    pub epoch: Epoch,
+    /// Nodes first, then the plan, then partitions in order.
+    pub operations: Vec<OperationDocument>,
+    /// How many more there are than the limit allows to be listed.
+    pub left_off: usize,
+    /// Whether copies are withheld because too many nodes are down; none where the node asked does
+    /// not lead and so does not know.
+    pub protected: Option<bool>,
+    /// The work that an operator has paused.
+    pub paused: Vec<PauseDocument>,
+}
+
+impl OperationsDocument {
+    /// Says that `operations` go on in `state`, and lists the first `limit` of them.
+    #[must_use]
+    pub fn new(
+        state: &ClusterState,
+        operations: &[Operation],
+        protected: Option<bool>,
+        limit: usize,
+    ) -> Self {
+        let listed = operations.iter().take(limit).map(OperationDocument::from);
+        Self {
+            epoch: state.epoch(),
+            operations: listed.collect(),
+            left_off: operations.len().saturating_sub(limit),
+            protected,
+            paused: PausesDocument::from(state).paused,
+        }
+    }
+}
+
+/// One operation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct OperationDocument {
+    /// Its name: `DELETE /v1/operations/{id}` cancels it.
+    pub id: String,
+    /// What it is.
+    pub kind: OperationKind,
+    /// The node it is about; of a plan the one that caused it.
+    pub node: Option<NodeId>,
+    /// The partition it is about.
+    pub partition: Option<PartitionId>,
+    /// Where it stands.
+    pub state: OperationState,
+    /// Since when it goes on, RFC 3339.
+    pub since: String,
+    /// When it should be over, RFC 3339; a leader elected meanwhile gives it more time.
+    pub deadline: String,
+    /// How far it is, in copies or partitions.
+    pub progress: Progress,
+    /// What it waits for.
+    pub blockers: Vec<BlockerDocument>,
+    /// Whether it can be cancelled.
+    pub cancellable: bool,
+}
+
+impl From<&Operation> for OperationDocument {
+    fn from(operation: &Operation) -> Self {
+        let blockers = operation.blockers.iter().cloned();
+        Self {
+            id: operation.id.clone(),
+            kind: operation.kind,
+            node: operation.node.clone(),
+            partition: operation.partition,
+            state: operation.state,
+            since: rfc3339(operation.since),
+            deadline: rfc3339(operation.deadline),
+            progress: operation.progress,
+            blockers: blockers.map(BlockerDocument::from).collect(),
+            cancellable: operation.cancellable,
+        }
+    }
+}
+
+/// What an operation waits for, with its text.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct BlockerDocument {
+    /// The blocker: `blocker` names it, its values stand beside it.
+    #[serde(flatten)]
+    pub blocker: Blocker,
+    /// The same as a sentence.
+    pub text: String,
+}
+
+impl From<Blocker> for BlockerDocument {
+    fn from(blocker: Blocker) -> Self {
+        let text = blocker.to_string();
+        Self { blocker, text }
+    }
 }

@@ -347,6 +347,12 @@ pub struct ConfigChangeDocument {
     /// How many permille of the nodes may be down before nothing is copied any more, 1 to 1,000.
     #[serde(default)]
     pub max_down_permille: Option<u32>,
+    /// How long a copy may take before the move is called off, in milliseconds, 1,000 or more.
+    #[serde(default)]
+    pub copy_deadline_ms: Option<u64>,
+    /// How long a former member may take to let go, in milliseconds, 1,000 or more.
+    #[serde(default)]
+    pub cleanup_deadline_ms: Option<u64>,
 }
 
 impl From<ConfigChangeDocument> for ConfigChange {
@@ -358,6 +364,8 @@ impl From<ConfigChangeDocument> for ConfigChange {
             moves_per_node: document.moves_per_node,
             min_in_sync: document.min_in_sync,
             max_down_permille: document.max_down_permille,
+            copy_deadline_ms: document.copy_deadline_ms,
+            cleanup_deadline_ms: document.cleanup_deadline_ms,
         }
     }
 }
@@ -384,6 +392,10 @@ pub struct ConfigDocument {
     pub max_down_permille: u32,
     /// Whether a primary stops being one when its lease runs out; fixed.
     pub strict_lease: bool,
+    /// How long a copy may take before the move is called off, in milliseconds.
+    pub copy_deadline_ms: u64,
+    /// How long a former member may take to let go, in milliseconds.
+    pub cleanup_deadline_ms: u64,
 }
 
 impl From<&ClusterConfig> for ConfigDocument {
@@ -398,6 +410,8 @@ impl From<&ClusterConfig> for ConfigDocument {
             min_in_sync: config.min_in_sync,
             max_down_permille: config.max_down_permille,
             strict_lease: config.strict_lease,
+            copy_deadline_ms: config.copy_deadline_ms,
+            cleanup_deadline_ms: config.cleanup_deadline_ms,
         }
     }
 }

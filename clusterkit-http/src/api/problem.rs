@@ -29,6 +29,8 @@ pub enum ProblemCode {
     UnknownNode,
     /// 404: there is no such key of custom data.
     UnknownKey,
+    /// 404: nothing of that id goes on (any more).
+    UnknownOperation,
     /// 405: the path exists, the method does not; see the `Allow` header.
     MethodNotAllowed,
     /// 408: the request took too long to arrive.
@@ -90,7 +92,7 @@ impl ProblemCode {
             Self::BadRequest | Self::BadJson | Self::InvalidArgument | Self::PeerMalformed => 400,
             Self::Unauthorized => 401,
             Self::Forbidden => 403,
-            Self::NotFound | Self::UnknownNode | Self::UnknownKey => 404,
+            Self::NotFound | Self::UnknownNode | Self::UnknownKey | Self::UnknownOperation => 404,
             Self::MethodNotAllowed => 405,
             Self::RequestTimeout => 408,
             Self::Rejected
@@ -129,6 +131,7 @@ impl ProblemCode {
             Self::NotFound => "not_found",
             Self::UnknownNode => "unknown_node",
             Self::UnknownKey => "unknown_key",
+            Self::UnknownOperation => "unknown_operation",
             Self::MethodNotAllowed => "method_not_allowed",
             Self::RequestTimeout => "request_timeout",
             Self::Rejected => "rejected",

@@ -6,7 +6,10 @@ use clusterkit_core::id::{Epoch, LogIndex};
 use serde::{Deserialize, Serialize};
 
 pub use super::events::{EventBody, EventDocument, EventsDocument, VerdictDocument};
-pub use super::operations::{PauseDocument, PauseRequest, PausesDocument};
+pub use super::operations::{
+    BlockerDocument, OperationDocument, OperationsDocument, PauseDocument, PauseRequest,
+    PausesDocument,
+};
 pub use super::placement::{
     ConfigChangeDocument, ConfigDocument, ExplainDocument, ExplanationDocument, LimitDocument,
     MoveDocument, NodeChangeDocument, PlacedDocument, PlanDocument, PlansDocument, ReasonDocument,

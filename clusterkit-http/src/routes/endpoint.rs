@@ -35,6 +35,8 @@ pub(super) enum Endpoint {
     Plans,
     Config,
     Pauses,
+    Operations,
+    Operation(String),
     Pause(Work),
     DataList,
     Data(String),
@@ -56,6 +58,11 @@ impl Endpoint {
             && !key.is_empty()
         {
             return Ok(Some(Self::Data(decode("key", key)?)));
+        }
+        if let Some(id) = path.strip_prefix("/v1/operations/")
+            && !id.is_empty()
+        {
+            return Ok(Some(Self::Operation(decode("id", id)?)));
         }
         if let Some(work) = path
             .strip_prefix("/v1/pauses/")
@@ -98,6 +105,7 @@ impl Endpoint {
             "/v1/explain" => Self::Explain,
             "/v1/plans" => Self::Plans,
             "/v1/config" => Self::Config,
+            "/v1/operations" => Self::Operations,
             "/v1/pauses" => Self::Pauses,
             "/v1/data" => Self::DataList,
             _ => return Ok(None),
@@ -124,11 +132,13 @@ impl Endpoint {
             | Self::Explain
             | Self::Plans
             | Self::Pauses
+            | Self::Operations
             | Self::DataList => READ,
             Self::Node(_) | Self::Config => &[Method::Get, Method::Head, Method::Post],
             Self::Watch => &[Method::Get],
             Self::Join | Self::Remove(_) | Self::Rebalance | Self::Peer(_) => &[Method::Post],
             Self::Drain(_) => &[Method::Post, Method::Delete],
+            Self::Operation(_) => &[Method::Get, Method::Head, Method::Delete],
             Self::Pause(_) => &[Method::Put, Method::Post, Method::Delete],
             Self::Data(_) => &[Method::Get, Method::Head, Method::Put, Method::Delete],
         }
@@ -160,6 +170,11 @@ mod tests {
         check("/v1/nodes/n/drain", Some(Endpoint::Drain(id("n"))));
         check("/v1/nodes/n/drain/x", None);
         check("/v1/nodes/", None);
+        check("/v1/operations/", Some(Endpoint::Operations));
+        check(
+            "/v1/operations/drain-a%2Fb",
+            Some(Endpoint::Operation("drain-a/b".into())),
+        );
         check("/v1/pauses/", Some(Endpoint::Pauses));
         check("/v1/pauses/drain", Some(Endpoint::Pause(Work::Drain)));
         assert!(Endpoint::resolve("/v1/pauses/all").is_err());

@@ -190,6 +190,8 @@ impl ClusterApi {
             Endpoint::Explain => self.explain(request).await,
             Endpoint::Plans => self.plans().await,
             Endpoint::Config => self.config(request).await,
+            Endpoint::Operations => self.operations(request),
+            Endpoint::Operation(id) => self.operation(request, &id).await,
             Endpoint::Pauses => self.pauses(),
             Endpoint::Pause(work) => self.pause(request, work).await,
             Endpoint::DataList => self.data_list(request),

@@ -1,4 +1,4 @@
-//! What goes on in the cluster, over HTTP: pause switches.
+//! What goes on in the cluster, over HTTP: operations, how they are cancelled, pause switches.
 
 use std::sync::Arc;
 
@@ -7,10 +7,46 @@ use clusterkit_core::pause::Work;
 
 use super::{Answer, ClusterApi, params};
 use crate::Method;
-use crate::api::v1::{PauseRequest, PausesDocument};
+use crate::api::v1::{OperationDocument, OperationsDocument, PauseRequest, PausesDocument};
+use crate::api::{Problem, ProblemCode};
 use crate::server::{Request, Response};
 
+/// The most operations in one answer, and the number when none is given.
+const OPERATIONS_MAX: usize = 10_000;
+const OPERATIONS_DEFAULT: usize = 200;
+
 impl ClusterApi {
+    /// `GET /v1/operations`.
+    pub(super) fn operations(&self, request: &Request) -> Answer {
+        let range = 1..=OPERATIONS_MAX;
+        let limit = params::number(request, "limit", OPERATIONS_DEFAULT, &range)?;
+        let view = self.formed()?.view;
+        let (operations, protected) = self.backend.operations();
+        let document = OperationsDocument::new(&view.state, &operations, protected, limit);
+        Ok(Response::json(200, &document))
+    }
+
+    /// `GET` and `DELETE /v1/operations/{id}`.
+    pub(super) async fn operation(&self, request: &Request, id: &str) -> Answer {
+        self.formed()?;
+        let (operations, _) = self.backend.operations();
+        let Some(operation) = operations.iter().find(|operation| operation.id == id) else {
+            return Err(over(id));
+        };
+        if request.method() != Method::Delete {
+            return Ok(Response::json(200, &OperationDocument::from(operation)));
+        }
+        if !operation.cancellable {
+            let message = format!("a {} cannot be cancelled", operation.kind);
+            return Err(Problem::new(ProblemCode::Rejected, message));
+        }
+        let applied = self.backend.cancel(operation).await?;
+        match applied.refused.is_empty() {
+            true => self.changed(&applied).await,
+            false => Err(over(id)),
+        }
+    }
+
     /// `GET /v1/pauses`.
     pub(super) fn pauses(&self) -> Answer {
         let document = PausesDocument::from(&*self.formed()?.view.state);
@@ -31,4 +67,9 @@ impl ClusterApi {
         self.adjust(request, &Adjustment::Pause { work, reason })
             .await
     }
+}
+
+fn over(id: &str) -> Problem {
+    let message = format!("no operation `{id}` goes on");
+    Problem::new(ProblemCode::UnknownOperation, message)
 }

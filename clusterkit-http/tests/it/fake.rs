@@ -17,6 +17,7 @@ use clusterkit_core::explain::{PlanHistory, PlanRecord, PreviewId};
 use clusterkit_core::hash::{HashAlgorithm, HashConfig};
 use clusterkit_core::id::{ClusterId, DiskId, LogIndex, NodeId, PartitionId, RaftId};
 use clusterkit_core::node::NodeSpec;
+use clusterkit_core::operation::{Operation, operations};
 use clusterkit_core::placement::MinimalMove;
 use clusterkit_core::state::ClusterState;
 use clusterkit_core::time::UnixMillis;
@@ -322,6 +323,17 @@ impl Backend for FakeNode {
             PlanDocument::from(&proven)
         });
         Ok(PlansDocument::new(plans.after(), proven.collect()))
+    }
+
+    fn operations(&self) -> (Vec<Operation>, Option<bool>) {
+        let protected = Some(false);
+        let view = self.control.view();
+        (operations(&view.state, protected, NOW), protected)
+    }
+
+    async fn cancel(&self, operation: &Operation) -> Result<Applied, Problem> {
+        let command = operation.cancel(NOW).unwrap();
+        Ok(self.control.apply(&command)?)
     }
 }
 

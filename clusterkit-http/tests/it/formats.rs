@@ -7,6 +7,8 @@ use clusterkit_http::api::ProblemCode;
 const FORMATS: &str = include_str!("../../../docs/formats.md");
 const PROBLEM: &str = include_str!("../../src/api/problem.rs");
 const REASON: &str = include_str!("../../../clusterkit-core/src/explain/reason.rs");
+const BLOCKER: &str = include_str!("../../../clusterkit-core/src/operation/blocker.rs");
+const OPERATION: &str = include_str!("../../../clusterkit-core/src/operation/mod.rs");
 const PREVIEW: &str = include_str!("../../../clusterkit-core/src/explain/preview.rs");
 
 /// Returns the cells of each line of the table whose first column is called `name`.
@@ -67,7 +69,9 @@ fn every_problem_code_is_listed_with_its_status() {
 }
 
 #[test]
-fn every_reason_and_limit_is_listed() {
+fn every_reason_limit_blocker_and_kind_of_operation_is_listed() {
     assert_eq!(named(&table("reason")), variants(REASON, "Reason"));
     assert_eq!(named(&table("limit")), variants(PREVIEW, "Limit"));
+    assert_eq!(named(&table("blocker")), variants(BLOCKER, "Blocker"));
+    assert_eq!(named(&table("kind")), variants(OPERATION, "OperationKind"));
 }

@@ -1,8 +1,10 @@
-//! Pause switches over HTTP, and how what cannot be is refused.
+//! Operations and pause switches over HTTP, and how what cannot be is refused.
 
 use clusterkit_core::pause::Work;
 use clusterkit_http::Method;
-use clusterkit_http::api::v1::{PausesDocument, RebalanceDocument};
+use clusterkit_http::api::v1::{
+    OperationDocument, OperationsDocument, PausesDocument, RebalanceDocument,
+};
 use clusterkit_http::api::{Problem, ProblemCode};
 use clusterkit_http::client::{HttpClient, HttpRequest, HttpResponse};
 
@@ -81,4 +83,49 @@ async fn what_cannot_be_paused_is_refused_by_name() {
     let get = send(&served, HttpRequest::get("/v1/pauses/repair")).await;
     assert_eq!(get.status(), 405);
     assert_eq!(get.header("allow"), Some("PUT, POST, DELETE"));
+}
+
+#[tokio::test]
+async fn what_goes_on_is_listed_with_its_blockers_and_cancelled_by_its_id() {
+    let served = Cluster::default().serve().await;
+    let list = || HttpRequest::get("/v1/operations");
+    let quiet: OperationsDocument = send(&served, list()).await.json("").unwrap();
+    assert_eq!((quiet.operations.len(), quiet.protected), (0, Some(false)));
+
+    let pause = put("/v1/pauses/drain").body(r#"{"reason":"not today"}"#);
+    assert_eq!(send(&served, pause).await.status(), 200);
+    let drain = HttpRequest::post("/v1/nodes/node-2/drain");
+    assert_eq!(send(&served, drain).await.status(), 200);
+    let answer = send(&served, list()).await;
+    let value: serde_json::Value = serde_json::from_slice(answer.body()).unwrap();
+    let shown = &value["operations"][0];
+    assert_eq!(shown["id"], "drain-node-2");
+    assert_eq!(
+        (&shown["kind"], &shown["state"]),
+        (&"drain".into(), &"paused".into())
+    );
+    assert_eq!(
+        shown["progress"],
+        serde_json::json!({"done": 0, "total": 4})
+    );
+    assert_eq!(shown["blockers"][0]["blocker"], "paused");
+    assert_eq!(
+        shown["blockers"][0]["text"],
+        "An operator has paused drain: not today."
+    );
+    let document: OperationsDocument = answer.json("").unwrap();
+    let one = HttpRequest::get("/v1/operations/drain-node-2");
+    let one: OperationDocument = send(&served, one).await.json("").unwrap();
+    assert_eq!(document.operations, [one]);
+
+    let cancel = || delete("/v1/operations/drain-node-2");
+    assert_eq!(send(&served, cancel()).await.status(), 200);
+    let quiet: OperationsDocument = send(&served, list()).await.json("").unwrap();
+    assert_eq!(quiet.operations, []);
+    let again = send(&served, cancel()).await;
+    assert_eq!(again.status(), 404);
+    let problem = again.problem().unwrap();
+    assert_eq!(problem.code, ProblemCode::UnknownOperation);
+    let limit = refused(&served, HttpRequest::get("/v1/operations?limit=0")).await;
+    assert!(limit.message.contains("limit is `0`"), "{limit}");
 }

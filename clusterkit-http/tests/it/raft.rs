@@ -13,6 +13,7 @@ use clusterkit_core::control::ControlPlane;
 use clusterkit_core::explain::PreviewId;
 use clusterkit_core::id::{DiskId, NodeId, PartitionId, RaftId};
 use clusterkit_core::node::NodeSpec;
+use clusterkit_core::operation::Operation;
 use clusterkit_core::time::UnixMillis;
 use clusterkit_http::Method;
 use clusterkit_http::api::compat::{ConsensusStatsDocument, JoinDocument, JoinReply};
@@ -108,6 +109,14 @@ impl Backend for Real {
     }
 
     async fn plans(&self) -> Result<PlansDocument, Problem> {
+        unused()
+    }
+
+    fn operations(&self) -> (Vec<Operation>, Option<bool>) {
+        (Vec::new(), None)
+    }
+
+    async fn cancel(&self, _operation: &Operation) -> Result<Applied, Problem> {
         unused()
     }
 }

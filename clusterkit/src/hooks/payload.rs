@@ -400,7 +400,7 @@ impl PartitionChange {
                     }
                 }
                 // What the stage came from is not recorded; both ask for the same.
-                Stage::Cleanup { id, leaving } if leaving.contains(&me) => {
+                Stage::Cleanup { id, leaving, .. } if leaving.contains(&me) => {
                     let reason = ChangeReason::Rebalance;
                     open(ChangeStage::Cleanup, *id, Role::None, reason, None);
                 }

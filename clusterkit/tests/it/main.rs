@@ -9,6 +9,7 @@
 mod adjust;
 mod cluster;
 mod hooks;
+mod operations;
 mod ownership;
 mod refusals;
 mod support;
