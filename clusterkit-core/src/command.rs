@@ -12,7 +12,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{ClusterConfig, ConfigChange, ConfigError};
 use crate::event::{Event, LeaveReason, PlanTrigger};
-use crate::id::{ClusterId, Epoch, LogIndex, NodeId, PartitionId, PlanId, RaftId, StageId};
+use crate::health::HealthReport;
+use crate::id::{
+    ClusterId, Epoch, Incarnation, LogIndex, NodeId, PartitionId, PlanId, RaftId, StageId,
+};
 use crate::node::{NodeSpec, NodeStatus};
 use crate::pause::Work;
 use crate::time::UnixMillis;
@@ -213,6 +216,21 @@ pub enum Command {
     CancelPlan {
         /// The plan.
         plan: PlanId,
+        /// Wall-clock time.
+        at: UnixMillis,
+    },
+    /// A node has judged itself.
+    SetHealth {
+        /// The node.
+        node: RaftId,
+        /// The process that said so.
+        incarnation: Incarnation,
+        /// What it said.
+        report: HealthReport,
+        /// Who becomes primary of what it leads. Where nobody is named, or who is named is not in
+        /// sync and fit to lead, the best suited in-sync replica is taken; where there is none, the
+        /// node goes on leading.
+        heirs: Vec<(PartitionId, RaftId)>,
         /// Wall-clock time.
         at: UnixMillis,
     },

@@ -9,6 +9,7 @@
 
 mod deadlines;
 mod failover;
+mod fitness;
 mod request;
 mod start;
 
@@ -31,6 +32,7 @@ use crate::planted::{self, Bug};
 use crate::state::ClusterState;
 use crate::time::{Instant, UnixMillis};
 use deadlines::Deadlines;
+use fitness::Reported;
 use request::{placement_node, position};
 use start::Agenda;
 
@@ -67,6 +69,8 @@ pub struct Coordinator {
     strategy: Arc<dyn PlacementStrategy>,
     agenda: Agenda,
     deadlines: Deadlines,
+    /// What nodes last said of themselves, and when.
+    reports: BTreeMap<RaftId, Reported>,
     leases: LeaseBook,
     /// Up to where the log was when this process began to lead.
     #[cfg(feature = "planted")]
@@ -104,6 +108,7 @@ impl Coordinator {
             strategy: Arc::new(MinimalMove::default()),
             agenda: Agenda::default(),
             deadlines: Deadlines::default(),
+            reports: BTreeMap::new(),
             leases: LeaseBook::new(config.lease_timing()),
             #[cfg(feature = "planted")]
             led_from: None,
@@ -134,6 +139,7 @@ impl Coordinator {
                 self.applied.clear();
                 self.down_since.clear();
                 self.deadlines.clear();
+                self.reports.clear();
                 self.basis = None;
                 self.protected = false;
                 self.calm_since = None;
@@ -211,6 +217,7 @@ impl Coordinator {
         }
         #[cfg(feature = "planted")]
         self.led_from.get_or_insert(state.applied());
+        self.heed(state, wall, &mut decision);
         self.judge(state, now, wall, &mut decision);
         self.guard(state, now, &mut decision);
         self.evict(state, now, wall, &mut decision);
@@ -236,6 +243,7 @@ impl Coordinator {
     fn track(&mut self, state: &ClusterState, now: Instant) {
         self.detector.retain(|node| state.node(node).is_some());
         self.applied.retain(|&node, _| state.node(node).is_some());
+        self.reports.retain(|&node, _| state.node(node).is_some());
         self.down_since
             .retain(|&node, _| !state.is_live(node) && state.node(node).is_some());
         for node in state.nodes() {
@@ -268,11 +276,19 @@ impl Coordinator {
                 down.push(node);
             }
         }
+        for node in self.self_condemned(state) {
+            let over_at = self.leases.over_at(node);
+            if over_at > now {
+                decision.next = decision.next.min(over_at);
+            } else if !down.contains(&node) {
+                down.push(node);
+            }
+        }
         down.sort_unstable();
         self.protected |= verdicts.protected && !down.is_empty();
         if !down.is_empty() {
             self.leases.condemn(&down, now);
-            let promotions = failover::promotions(&*self.strategy, state, &down);
+            let promotions = self.heirs(state, &down, now);
             decision.commands.push(Command::MarkDown {
                 nodes: down,
                 promotions,
@@ -329,7 +345,6 @@ impl Coordinator {
         if self.protected || state.is_paused(Work::Repair) {
             return;
         }
-        let delay = Duration::from_millis(state.config().repair_delay_ms);
         let mut nodes = Vec::new();
         for node in state.nodes() {
             let Some(&since) = self.down_since.get(&node.raft_id) else {
@@ -338,7 +353,7 @@ impl Coordinator {
             if node.evicted {
                 continue;
             }
-            let due = since + delay;
+            let due = since + state.repair_delay(node);
             if due <= now || is_scarce(state, node.raft_id) {
                 nodes.push(node.raft_id);
             } else {

@@ -170,6 +170,9 @@ pub struct Detector {
     /// Until when nothing is condemned, because this process was late.
     excused_until: Instant,
     excuses: u32,
+    /// How often silence was excused because most nodes doubted themselves, since last nobody was
+    /// suspect.
+    doubts: u32,
     /// When the last poll asked to be called again.
     asked: Option<Instant>,
 }
@@ -188,6 +191,7 @@ impl Detector {
             cut_at: None,
             excused_until: Instant::ZERO,
             excuses: 0,
+            doubts: 0,
             asked: None,
         })
     }
@@ -360,6 +364,16 @@ impl Detector {
         verdicts
     }
 
+    /// Puts silence down to something else for one window: to be called when most nodes say that
+    /// they are late themselves. At most four times while anybody is suspect: a node that died is condemned
+    /// all the same.
+    pub fn excuse(&mut self, now: Instant) {
+        if self.doubts < EXCUSES_MAX && now >= self.excused_until {
+            self.doubts += 1;
+            self.excused_until = now + self.config.window;
+        }
+    }
+
     fn excuse_lateness(&mut self, now: Instant) {
         let late = self
             .asked
@@ -393,6 +407,9 @@ impl Detector {
                 Some(_) if node.issued_at.is_none_or(reissue) => due.push(*id),
                 Some(_) => {}
             }
+        }
+        if verdicts.suspect.is_empty() {
+            self.doubts = 0;
         }
         if due.is_empty() && !waiting {
             self.cut_at = None;

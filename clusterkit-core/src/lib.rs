@@ -20,6 +20,7 @@ pub mod detector;
 pub mod event;
 pub mod explain;
 pub mod hash;
+pub mod health;
 pub mod id;
 pub mod lease;
 pub mod node;

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use clusterkit_core::control::{ControlPlane, View};
 use clusterkit_core::coordinator::Coordinator;
+use clusterkit_core::health::HealthReport;
 use clusterkit_core::id::{ClusterId, RaftId};
 use clusterkit_core::lease::Lease;
 use clusterkit_core::node::NodeSpec;
@@ -50,6 +51,8 @@ pub(crate) struct Inner {
     pub(crate) hook_counters: Arc<HookCounters>,
     /// Wakes the leader's loop: something was heard.
     pub(crate) heard: Notify,
+    /// What the application says of this node.
+    pub(crate) health: watch::Sender<HealthReport>,
     /// Placements that were replaced by the systematic layout.
     pub(crate) fallbacks: AtomicU64,
     control: OnceLock<Arc<RaftControlPlane>>,
@@ -94,6 +97,7 @@ impl Inner {
             stop: CancellationToken::new(),
             hook_counters: Arc::default(),
             heard: Notify::new(),
+            health: watch::Sender::new(HealthReport::default()),
             fallbacks: AtomicU64::new(0),
             control: OnceLock::new(),
             identity: Mutex::new(identity),

@@ -51,6 +51,7 @@ pub use clusterkit_core::event::{
 };
 pub use clusterkit_core::explain;
 pub use clusterkit_core::hash::HashAlgorithm;
+pub use clusterkit_core::health::{Health, HealthReport, Veto};
 pub use clusterkit_core::id::{
     ClusterId, Epoch, EventSeq, Incarnation, LogIndex, NodeId, PartitionId, PlanId, StageId,
 };

@@ -6,6 +6,7 @@
 use bytes::Bytes;
 use clusterkit_core::config::{ClusterConfig, ConfigError};
 use clusterkit_core::hash::HashAlgorithm;
+use clusterkit_core::health::HealthReport;
 use clusterkit_core::id::{ClusterId, DiskId, Incarnation, LogIndex, NodeId, RaftId};
 use clusterkit_core::lease::{LeaseGrant, LeaseRequest};
 use clusterkit_core::node::NodeSpec;
@@ -108,13 +109,17 @@ pub(crate) enum Refusal {
 }
 
 /// A node reports in.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Pulse {
     pub(crate) node: RaftId,
     pub(crate) incarnation: Incarnation,
     pub(crate) applied: LogIndex,
     /// Asks for the lease of the process to be renewed.
     pub(crate) lease: LeaseRequest,
+    /// What the node says of itself.
+    pub(crate) report: HealthReport,
+    /// Whether its own loop was late: silence of others may be its own fault.
+    pub(crate) late: bool,
 }
 
 /// The answer to a [`Pulse`].

@@ -1,5 +1,5 @@
 //! What goes on in the cluster, and how an operator ends it or holds it back: operations, pause
-//! switches.
+//! switches, and what a node says of itself.
 //!
 //! What goes on is found in `clusterkit_core::operation`; what a switch holds back is decided in
 //! `clusterkit_core::state` and on the leader.
@@ -8,8 +8,10 @@ use std::sync::Arc;
 
 use clusterkit_core::adjust::Adjustment;
 use clusterkit_core::command::Applied;
+use clusterkit_core::config::ConfigError;
 use clusterkit_core::control::ControlPlane;
-use clusterkit_core::id::LogIndex;
+use clusterkit_core::health::{Health, HealthReport, Veto};
+use clusterkit_core::id::{LogIndex, NodeId};
 use clusterkit_core::operation::{Operation, operations};
 use clusterkit_core::pause::{Pause, Work};
 
@@ -97,6 +99,61 @@ impl ClusterKit {
     #[must_use]
     pub fn paused(&self) -> Vec<Pause> {
         self.inner().view().state.pauses().to_vec()
+    }
+
+    /// Says what the application thinks of this node, with why, in at most 256 bytes. Told to the
+    /// leader at once and with every heartbeat; it stands until the next call, or until the process
+    /// ends.
+    ///
+    /// A node that is [`Health::Unhealthy`] hands its primaries over to members in sync elsewhere,
+    /// where there are any, and is given none; it keeps its copies, and no data moves. One that is
+    /// [`Health::Down`] counts as down although it runs, as soon as its lease is over, and proves no
+    /// ownership any more from this call on.
+    ///
+    /// # Errors
+    /// [`ConfigError`] when `reason` is too long; nothing is changed.
+    ///
+    /// # Examples
+    /// ```
+    /// use std::time::Duration;
+    /// use clusterkit::{ClusterKit, Health, Options};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// # let options = Options::new("node-1", "127.0.0.1:0").data_dir(dir.path());
+    /// # let node = ClusterKit::start(options).await?;
+    /// # node.wait_ready(Duration::from_secs(10)).await?;
+    /// node.set_health(Health::Unhealthy, "the disk is slow")?;
+    /// assert_eq!(node.own_health().health, Health::Unhealthy);
+    /// node.set_health(Health::Healthy, "")?;
+    /// # node.shutdown().await;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn set_health(&self, health: Health, reason: &str) -> Result<(), ConfigError> {
+        let report = HealthReport::new(health, reason)?;
+        self.inner().health.send_if_modified(|known| {
+            let changed = *known != report;
+            *known = report;
+            changed
+        });
+        Ok(())
+    }
+
+    /// Returns what the application last said of this node.
+    #[must_use]
+    pub fn own_health(&self) -> HealthReport {
+        self.inner().health.borrow().clone()
+    }
+
+    /// Returns what `node` says against itself, as the cluster knows it; none when it is healthy or
+    /// no member.
+    #[must_use]
+    pub fn veto(&self, node: &NodeId) -> Option<Veto> {
+        let view = self.inner().view();
+        let node = view.state.node_by_id(node.as_str())?;
+        view.state.veto(node.raft_id).cloned()
     }
 
     /// Carries `adjustment` out and waits until it is visible here.

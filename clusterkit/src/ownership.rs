@@ -6,6 +6,7 @@
 use std::sync::{MutexGuard, PoisonError};
 
 use clusterkit_core::control::{ControlPlane, View};
+use clusterkit_core::health::Health;
 use clusterkit_core::id::{PartitionId, RaftId};
 use clusterkit_core::lease::{
     LeadershipProof, Lease, LeaseGrant, LeaseRequest, NoToken, OwnershipToken,
@@ -69,8 +70,17 @@ impl Inner {
         leases.grant(request.node, request.incarnation, now)
     }
 
+    /// Refuses to prove anything while the application says that this node is down.
+    fn refuse_if_down(&self) -> Result<(), NoToken> {
+        match self.health.borrow().health {
+            Health::Down => Err(NoToken::LeaseOver),
+            Health::Healthy | Health::Unhealthy => Ok(()),
+        }
+    }
+
     /// Returns the token of `partition`, made from what is applied now.
     pub(crate) fn ownership(&self, partition: PartitionId) -> Result<OwnershipToken, NoToken> {
+        self.refuse_if_down()?;
         let view = self.view();
         let mut lease = self.lease();
         let lease = lease.as_mut().ok_or(NoToken::LeaseOver)?;
@@ -98,6 +108,7 @@ impl Inner {
 
     /// Checks that `token` is still good, by what is applied now.
     pub(crate) fn check_ownership(&self, token: &OwnershipToken) -> Result<(), NoToken> {
+        self.refuse_if_down()?;
         let view = self.view();
         let mut lease = self.lease();
         let lease = lease.as_mut().ok_or(NoToken::LeaseOver)?;

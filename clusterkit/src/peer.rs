@@ -10,6 +10,7 @@ use bytes::Bytes;
 use clusterkit_core::command::{Command, Rejected};
 use clusterkit_core::control::{ControlPlane, ProposeError, View};
 use clusterkit_core::detector::Heard;
+use clusterkit_core::health::{Health, HealthReport, Veto};
 use clusterkit_core::id::RaftId;
 use clusterkit_core::node::{Node, NodeSpec, NodeStatus};
 use clusterkit_raft::transport::{PeerAddress, PeerError, PeerHandler, RpcKind, Transport};
@@ -31,7 +32,7 @@ impl PeerHandler for Peers {
             RpcKind::Identify => Ok(encode(kind, &self.0.whoami())),
             RpcKind::Heartbeat => {
                 let pulse = decode(kind, &body)?;
-                Ok(encode(kind, &self.0.hear(pulse)))
+                Ok(encode(kind, &self.0.hear(&pulse)))
             }
             RpcKind::Join => {
                 let request = decode(kind, &body)?;
@@ -72,7 +73,7 @@ impl Inner {
         }
     }
 
-    fn hear(&self, pulse: Pulse) -> PulseReply {
+    fn hear(&self, pulse: &Pulse) -> PulseReply {
         let Some(control) = self.control() else {
             return PulseReply::NotLeader;
         };
@@ -80,27 +81,38 @@ impl Inner {
         if !view.leadership.is_leader {
             return PulseReply::NotLeader;
         }
-        if view.state.node(pulse.node).is_none() {
+        let Some(node) = view.state.node(pulse.node) else {
             let known = view.state.applied().0 >= pulse.node.0;
             return if known {
                 PulseReply::Removed
             } else {
                 PulseReply::Unknown
             };
-        }
-        let now = self.clock.now();
-        let heard = {
-            let mut coordinator = self.coordinator();
-            coordinator.handle_heartbeat(pulse.node, pulse.incarnation, pulse.applied, now)
         };
-        let waits = view
-            .state
-            .node(pulse.node)
-            .is_some_and(|node| matches!(node.status, NodeStatus::Joining | NodeStatus::Down));
-        if waits {
+        let now = self.clock.now();
+        let (counts, heard) = {
+            let Pulse {
+                node,
+                incarnation,
+                report,
+                late,
+                ..
+            } = pulse;
+            let mut coordinator = self.coordinator();
+            let counts = coordinator.handle_health(*node, *incarnation, report, *late, now);
+            let heard = match counts {
+                true => coordinator.handle_heartbeat(*node, *incarnation, pulse.applied, now),
+                false => Heard::Counted,
+            };
+            (counts, heard)
+        };
+        let waits = matches!(node.status, NodeStatus::Joining | NodeStatus::Down);
+        if waits || differs(view.state.veto(pulse.node), &pulse.report) {
             self.heard.notify_one();
         }
         match heard {
+            // It wants to count as down: it gets no lease.
+            Heard::Counted if !counts => PulseReply::Counted { grant: None },
             Heard::Counted => PulseReply::Counted {
                 grant: self.renew(&view, &pulse.lease),
             },
@@ -253,6 +265,14 @@ impl Inner {
                 holder.id, holder.address
             ))),
         }
+    }
+}
+
+/// Tells whether what a node says of itself is not what the log says of it.
+fn differs(known: Option<&Veto>, report: &HealthReport) -> bool {
+    match known {
+        None => report.health != Health::Healthy,
+        Some(veto) => veto.health != report.health || veto.reason != report.reason,
     }
 }
 

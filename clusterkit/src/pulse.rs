@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use clusterkit_core::command::{Command, Rejected};
 use clusterkit_core::control::{ControlPlane, ProposeError, View};
+use clusterkit_core::health::HealthReport;
 use clusterkit_core::id::{Epoch, RaftId};
 use clusterkit_core::time::Instant;
 use clusterkit_raft::transport::{PeerAddress, RpcKind, Transport};
@@ -25,21 +26,31 @@ const ANNOUNCE_ROUND: Duration = Duration::from_secs(2);
 const STEPS: u32 = 8;
 
 /// What a pulse says that others may wait for: what is let go, and to whom.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct News {
     epoch: Epoch,
     leader: Option<RaftId>,
     term: u64,
+    report: HealthReport,
 }
 
 impl News {
-    fn of(view: &View) -> Self {
+    fn of(view: &View, report: HealthReport) -> Self {
         Self {
             epoch: view.state.epoch(),
             leader: view.leadership.leader,
             term: view.leadership.term,
+            report,
         }
     }
+}
+
+/// A pulse that is due.
+struct Due {
+    view: Arc<View>,
+    news: News,
+    /// Whether this loop noticed too late that it was.
+    late: bool,
 }
 
 /// Why a pulse is sent.
@@ -218,15 +229,16 @@ impl Inner {
         let mut pace = Pace::new(interval);
         let mut said = None;
         while self.phase() == Phase::Member {
-            let view = self.until_due(&mut pace, said).await;
-            said = Some(News::of(&view));
+            let Due { view, news, late } = self.until_due(&mut pace, said.as_ref()).await;
+            let report = news.report.clone();
+            said = Some(news);
             if self.was_removed(&view) {
                 self.set_phase(Phase::Left);
                 return;
             }
             let Some(node) = self.raft_id() else { return };
             if view.leadership.is_leader {
-                self.renew_own(&view, node);
+                self.report_to_oneself(&view, node, &report, late).await;
                 continue;
             }
             let leader = view.leadership.leader;
@@ -239,6 +251,8 @@ impl Inner {
                 incarnation,
                 applied: view.state.applied(),
                 lease: self.request_lease(&view, node),
+                report,
+                late,
             };
             let peer = PeerAddress::member(leader.raft_id, leader.peer_address());
             match self.pulse(&peer, &pulse, interval * 3).await {
@@ -257,12 +271,31 @@ impl Inner {
         }
     }
 
+    /// Does as the leader what others do with a pulse.
+    async fn report_to_oneself(&self, view: &View, me: RaftId, report: &HealthReport, late: bool) {
+        let (incarnation, now) = (self.spec.incarnation, self.clock.now());
+        let counts = {
+            let mut coordinator = self.coordinator();
+            coordinator.handle_health(me, incarnation, report, late, now)
+        };
+        self.heard.notify_one();
+        if counts {
+            self.renew_own(view, me);
+        } else if let Err(error) = self.member_control().transfer_leadership().await {
+            // Whoever leads counts as up: somebody else has to.
+            tracing::warn!(%error, "wants to count as down, and nobody else takes the lead");
+        }
+    }
+
     /// Waits until the next pulse is due, the last one having `said` this, and returns what it is to
     /// say.
-    async fn until_due(&self, pace: &mut Pace, said: Option<News>) -> Arc<View> {
+    async fn until_due(&self, pace: &mut Pace, said: Option<&News>) -> Due {
+        let mut reports = self.health.subscribe();
+        let mut late = false;
         loop {
             let view = self.view();
-            let urgency = if said != Some(News::of(&view)) {
+            let news = News::of(&view, reports.borrow_and_update().clone());
+            let urgency = if said != Some(&news) {
                 Urgency::News
             } else if self.awaits_fence(&view) {
                 Urgency::Waiting
@@ -272,12 +305,15 @@ impl Inner {
             let left = pace.left(urgency, self.clock.now());
             if left.is_zero() {
                 pace.sent(urgency, self.clock.now());
-                return view;
+                return Due { view, news, late };
             }
+            let due = self.clock.now() + left;
             tokio::select! {
                 _ = self.member_control().changed(view.version) => {}
+                _ = reports.changed() => {}
                 () = tokio::time::sleep(left) => {}
             }
+            late |= self.clock.now().saturating_since(due) > pace.interval;
         }
     }
 

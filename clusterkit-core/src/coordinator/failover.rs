@@ -12,6 +12,7 @@ pub(super) fn promotions(
     strategy: &dyn PlacementStrategy,
     state: &ClusterState,
     down: &[RaftId],
+    is_fit: &dyn Fn(RaftId) -> bool,
 ) -> Vec<(PartitionId, RaftId)> {
     let stays = |node: RaftId| state.is_live(node) && !down.contains(&node);
     let live: Vec<bool> = state.nodes().map(|node| stays(node.raft_id)).collect();
@@ -26,7 +27,13 @@ pub(super) fn promotions(
         rows.push_led(partition.primary.and_then(index), others.filter_map(index));
     }
     let config = state.config();
-    let placed = state.nodes().map(|node| placement_node(node)).collect();
+    let placed = state.nodes().map(|node| {
+        let may_lead = is_fit(node.raft_id);
+        let node = placement_node(node);
+        let may_lead = may_lead && node.may_lead;
+        node.with_may_lead(may_lead)
+    });
+    let placed = placed.collect();
     let (count, factor) = (config.partition_count, config.replication_factor);
     let input = PlacementInput::new(count, factor, placed).with_current(rows);
     let Ok(answer) = strategy.failover(&input, &live) else {

@@ -41,9 +41,14 @@ pub struct PlanRequest {
 pub fn plan_request(state: &ClusterState, basis: u64) -> Option<PlanRequest> {
     let mut nodes = Vec::new();
     let mut members = Vec::new();
+    // Where everybody vetoes itself, somebody has to lead all the same.
+    let anybody_fit = state.nodes().any(|node| state.may_lead(node.raft_id));
     for node in state.nodes() {
         members.push(node.raft_id);
-        nodes.push(placement_node(node));
+        let fit = state.may_lead(node.raft_id) || !anybody_fit;
+        let node = placement_node(node);
+        let may_lead = node.may_lead && fit;
+        nodes.push(node.with_may_lead(may_lead));
     }
     if !state
         .nodes()

@@ -117,6 +117,15 @@ impl ClusterState {
             } => {
                 self.set_pause(*work, *on, reason, &change)?;
             }
+            Command::SetHealth {
+                node,
+                incarnation,
+                report,
+                heirs,
+                ..
+            } => {
+                self.set_health(*node, *incarnation, report, heirs, &mut change)?;
+            }
             Command::Abandon { stages, .. } => self.abandon_cleanup(stages, &mut change),
             Command::CancelPlan { plan, .. } => self.cancel_plan(*plan, &mut change)?,
         }
@@ -246,7 +255,8 @@ fn command_time(command: &Command) -> UnixMillis {
         | Command::Revert { at, .. }
         | Command::Pause { at, .. }
         | Command::Abandon { at, .. }
-        | Command::CancelPlan { at, .. } => *at,
+        | Command::CancelPlan { at, .. }
+        | Command::SetHealth { at, .. } => *at,
         Command::Released { .. } | Command::SetData { .. } | Command::DeleteData { .. } => {
             UnixMillis(0)
         }

@@ -25,6 +25,8 @@ pub(super) struct Change {
     pub(super) next: Epoch,
     /// Whether the published topology has changed.
     pub(super) published: bool,
+    /// Whether the health of the cluster may have changed although the topology did not.
+    pub(super) judged: bool,
     pub(super) node: Option<RaftId>,
     pub(super) refused: Vec<(PartitionId, StageId)>,
     kinds: Vec<EventKind>,
@@ -37,6 +39,7 @@ impl Change {
             at,
             next: state.epoch.next(),
             published: false,
+            judged: false,
             node: None,
             refused: Vec::new(),
             kinds: Vec::new(),
@@ -93,6 +96,8 @@ impl Change {
             if !planted::is_on(Bug::EpochStandsStill) || !self.kinds.is_empty() {
                 state.epoch = self.next;
             }
+        }
+        if self.published || self.judged {
             let health = state.compute_health();
             let before = core::mem::replace(&mut state.health, health);
             let health = &state.health;

@@ -95,6 +95,10 @@ impl ClusterState {
                 return Err(String::from("a plan names members only"));
             }
         }
+        let mut judged = self.vetoes.keys().chain(self.falls.keys());
+        if judged.any(|node| !self.nodes.contains_key(node)) {
+            return Err(String::from("only members are judged"));
+        }
         if !self.pauses.is_sorted_by(|a, b| a.work < b.work) {
             return Err(String::from("a pause switch stands once, and in order"));
         }

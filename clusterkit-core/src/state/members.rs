@@ -99,6 +99,11 @@ impl ClusterState {
             self.note_drain(raft_id, after.drain != Drain::No, change);
             self.nodes.insert(raft_id, Arc::new(after));
         }
+        if restarted && self.vetoes.remove(&raft_id).is_some() {
+            // What the process before said of itself is over with it.
+            change.judged = true;
+            self.roles_stale = true;
+        }
         if restarted && !was_down {
             // It was not missed, but its process is another one: what it led in memory is gone.
             self.condemn(&[raft_id], &[], ChangeReason::Failover, change);
@@ -183,6 +188,7 @@ impl ClusterState {
         self.condemn(&gone, promotions, ChangeReason::Failover, change);
         for id in gone {
             let never_active = self.was_never_active(id);
+            self.note_fall(id, change);
             self.set_status(id, NodeStatus::Down, change);
             if never_active && let Some(node) = self.nodes.get_mut(&id) {
                 Arc::make_mut(node).evicted = true;
@@ -333,7 +339,7 @@ impl ClusterState {
                 .map(|&(_, node)| node)
                 .filter(|&node| partition.is_in_sync(node))
                 .filter(|node| self.is_live(*node) && !gone.contains(node));
-            let successor = wanted.or_else(|| self.successor(&partition, gone));
+            let successor = wanted.or_else(|| self.successor(&partition, gone, change.at));
             let old_primary = partition.primary;
             let orphaned = old_primary.is_some_and(|primary| gone.contains(&primary));
             if successor.is_some() {
@@ -505,6 +511,8 @@ impl ClusterState {
         }
         self.absences.remove(&raft_id);
         self.drains.remove(&raft_id);
+        self.vetoes.remove(&raft_id);
+        self.falls.remove(&raft_id);
         self.nodes.remove(&raft_id);
         self.forget_rows_naming(raft_id);
         self.complete_plan_if_done(change);
@@ -668,7 +676,7 @@ fn lose(
 }
 
 /// Makes `successor` the primary; the old one becomes the last replica.
-fn lead(partition: &mut Partition, successor: Option<RaftId>) {
+pub(super) fn lead(partition: &mut Partition, successor: Option<RaftId>) {
     partition.replicas.retain(|&node| Some(node) != successor);
     partition
         .replicas
@@ -745,7 +753,7 @@ fn reopen_joining(id: PartitionId, partition: &mut Partition, node: RaftId, chan
     change.emit_partition(id, partition, node, what);
 }
 
-fn switched(
+pub(super) fn switched(
     change: &Change,
     role: Role,
     reason: ChangeReason,

@@ -6,6 +6,7 @@
 
 mod apply;
 mod change;
+mod fitness;
 mod invariants;
 mod members;
 mod moves;
@@ -22,6 +23,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::ClusterConfig;
 use crate::event::{ClusterHealth, Event, PlanTrigger};
+use crate::health::Veto;
 use crate::id::{ClusterId, Epoch, EventSeq, LogIndex, PartitionId, PlanId, RaftId};
 use crate::node::{Node, NodeStatus};
 use crate::partition::{Partition, Stage};
@@ -30,6 +32,7 @@ use crate::planted::{self, Bug};
 use crate::time::UnixMillis;
 use crate::topology::{Topology, TopologyParts, TopologyRow};
 
+pub use fitness::Falls;
 pub use setbacks::{DrainBegun, Setback};
 
 /// How many nodes that have left are remembered, to resolve events that name them.
@@ -65,6 +68,10 @@ pub struct ClusterState {
     setbacks: BTreeMap<PartitionId, Setback>,
     /// Invariant: exactly the members that are being drained.
     drains: BTreeMap<RaftId, DrainBegun>,
+    /// Invariant: of members only.
+    vetoes: BTreeMap<RaftId, Veto>,
+    /// Invariant: of members only.
+    falls: BTreeMap<RaftId, Falls>,
 }
 
 /// What a node held when it was last known to be up.
@@ -338,23 +345,31 @@ impl ClusterState {
     }
 
     /// Returns the live in-sync member of `partition` best suited to lead it, if there is one.
-    fn successor(&self, partition: &Partition, without: &[RaftId]) -> Option<RaftId> {
+    fn successor(
+        &self,
+        partition: &Partition,
+        without: &[RaftId],
+        now: UnixMillis,
+    ) -> Option<RaftId> {
         if planted::is_on(Bug::PromoteOutOfSync) {
             // As if being behind did not matter.
             let mut members = partition.members();
             return members.find(|node| self.is_live(*node) && !without.contains(node));
         }
-        let mut fit = partition
+        let fit = partition
             .in_sync()
             .filter(|node| self.is_live(*node) && !without.contains(node));
         if planted::is_on(Bug::ApplyDependsOnProcess) && planted::parity_of_process() {
             return fit.last();
         }
-        fit.next()
+        // The first of those that are equally well suited.
+        fit.min_by_key(|&node| self.reluctance(node, now))
     }
 
     fn compute_health(&self) -> ClusterHealth {
-        let down = |node: &&Arc<Node>| node.status == NodeStatus::Down;
+        let down = |node: &&Arc<Node>| {
+            node.status == NodeStatus::Down || self.vetoes.contains_key(&node.raft_id)
+        };
         let unhealthy_nodes: Vec<RaftId> = self
             .nodes
             .values()

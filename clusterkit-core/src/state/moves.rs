@@ -371,6 +371,7 @@ impl ClusterState {
     ) -> Option<RaftId> {
         let rank = |node: RaftId| {
             (
+                !self.may_lead(node),
                 target.first() != Some(&node),
                 partition.primary != Some(node),
             )

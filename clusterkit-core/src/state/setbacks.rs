@@ -5,7 +5,6 @@
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -13,7 +12,6 @@ use super::ClusterState;
 use super::change::Change;
 use crate::command::Rejected;
 use crate::id::{PartitionId, PlanId, RaftId, StageId};
-use crate::node::Node;
 use crate::partition::Stage;
 use crate::pause::Work;
 use crate::time::UnixMillis;
@@ -54,12 +52,6 @@ impl ClusterState {
     #[must_use]
     pub fn drain_begun(&self, node: RaftId) -> Option<DrainBegun> {
         self.drains.get(&node).copied()
-    }
-
-    /// Returns how long `node` may stay down before its copies are made elsewhere.
-    #[must_use]
-    pub fn repair_delay(&self, _node: &Node) -> Duration {
-        Duration::from_millis(self.config.repair_delay_ms)
     }
 
     /// Takes note that the move of `id` is called off, unless a node that copies has gone: then it

@@ -11,6 +11,7 @@ use clusterkit_core::config::ClusterConfig;
 use clusterkit_core::coordinator::{Coordinator, PlanRequest, plan_request};
 use clusterkit_core::detector::DetectorConfig;
 use clusterkit_core::event::{ChangeStage, EventKind};
+use clusterkit_core::health::HealthReport;
 use clusterkit_core::id::{
     ClusterId, DiskId, Incarnation, LogIndex, NodeId, PartitionId, RaftId, StageId,
 };
@@ -55,6 +56,8 @@ pub(crate) struct Cluster {
     /// Whether answers wait for [`Cluster::finish`].
     pub(crate) slow: bool,
     tasks: Vec<Task>,
+    /// What nodes say of themselves, and whether they say that they are late.
+    pub(crate) reports: BTreeMap<RaftId, (HealthReport, bool)>,
     /// How many more copies the plan in force may begin: what its placement said it needs.
     allowed: usize,
 }
@@ -82,6 +85,7 @@ impl Cluster {
             plans: 0,
             slow: false,
             tasks: Vec::new(),
+            reports: BTreeMap::new(),
             allowed: 0,
         };
         let node = world.spec("node-1");
@@ -351,8 +355,13 @@ impl Cluster {
             self.coordinator
                 .handle_leadership(Some(self.leader), self.term, self.now);
             for (&node, process) in &self.processes {
-                if process.up && node != self.leader {
-                    let incarnation = Incarnation(process.incarnation);
+                let incarnation = Incarnation(process.incarnation);
+                let (report, late) = self.reports.get(&node).cloned().unwrap_or_default();
+                let heard = process.up
+                    && self
+                        .coordinator
+                        .handle_health(node, incarnation, &report, late, self.now);
+                if heard && node != self.leader {
                     let applied = LogIndex(self.index);
                     let _ = self
                         .coordinator

@@ -8,6 +8,7 @@ mod cluster;
 mod coordinator;
 mod deadlines;
 mod explain;
+mod fitness;
 mod hashing;
 mod oracle;
 mod pauses;

@@ -5,6 +5,7 @@
 use clusterkit_core::command::{Command, Expected, MoveStart, Rejected};
 use clusterkit_core::config::ConfigChange;
 use clusterkit_core::event::PlanTrigger;
+use clusterkit_core::health::{Health, HealthReport};
 use clusterkit_core::id::{Epoch, Incarnation, LogIndex, PartitionId, PlanId, RaftId, StageId};
 use clusterkit_core::node::NodeStatus;
 use clusterkit_core::partition::Stage;
@@ -176,6 +177,23 @@ fn step(world: &mut World, step: Step) {
         }),
         16 => Some(drain(node(world, a), b < 160, c < 128)),
         17 => Some(remove(node(world, a), b < 100)),
+        18 if a < 60 => world.state.nodes().next().map(|_| {
+            let node = RaftId(node(world, b));
+            let known = world.state.node(node);
+            Command::SetHealth {
+                node,
+                incarnation: known.map_or(Incarnation(1), |node| node.incarnation),
+                report: HealthReport::new(
+                    [Health::Healthy, Health::Unhealthy, Health::Down][usize::from(c % 3)],
+                    "because",
+                )
+                .unwrap(),
+                heirs: (0..4)
+                    .map(|p| (PartitionId(p * 2), RaftId(u64::from(a % 8))))
+                    .collect(),
+                at: AT,
+            }
+        }),
         18 if a >= 180 => Some(Command::Pause {
             work: Work::ALL[usize::from(b % 3)],
             on: c < 160,

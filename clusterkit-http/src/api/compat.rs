@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::operations::PauseDocument;
+use super::operations::{PauseDocument, VetoDocument};
 
 /// `GET /health`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,6 +61,9 @@ pub struct DetailedHealthDocument {
     /// The work that an operator has paused; absent when none is.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub paused: Vec<PauseDocument>,
+    /// The nodes that veto themselves; absent when none does.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub vetoes: Vec<VetoDocument>,
 }
 
 /// `GET /metrics` with `Accept: application/json`.

@@ -3,7 +3,9 @@
 //! Blockers are values of the core (`clusterkit_core::operation`), sent as they are with their text
 //! beside them.
 
+use clusterkit_core::health::Health;
 use clusterkit_core::id::{Epoch, NodeId, PartitionId};
+use clusterkit_core::node::Node;
 use clusterkit_core::operation::{Blocker, Operation, OperationKind, OperationState, Progress};
 use clusterkit_core::pause::{Pause, Work};
 use clusterkit_core::state::ClusterState;
@@ -153,5 +155,39 @@ impl From<Blocker> for BlockerDocument {
     fn from(blocker: Blocker) -> Self {
         let text = blocker.to_string();
         Self { blocker, text }
+    }
+}
+
+/// What a node says against itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct VetoDocument {
+    /// The node.
+    pub node: NodeId,
+    /// `unhealthy` or `down`.
+    pub health: Health,
+    /// Why, as its application put it.
+    pub reason: String,
+    /// Since when it is known, RFC 3339.
+    pub since: String,
+}
+
+impl VetoDocument {
+    /// Returns what `node` says against itself in `state`, none when it is healthy.
+    #[must_use]
+    pub fn of(state: &ClusterState, node: &Node) -> Option<Self> {
+        state.veto(node.raft_id).map(|veto| Self {
+            node: node.id.clone(),
+            health: veto.health,
+            reason: veto.reason.to_string(),
+            since: rfc3339(veto.since),
+        })
+    }
+
+    /// Returns what every node says against itself.
+    #[must_use]
+    pub fn all(state: &ClusterState) -> Vec<Self> {
+        let nodes = state.nodes();
+        nodes.filter_map(|node| Self::of(state, node)).collect()
     }
 }

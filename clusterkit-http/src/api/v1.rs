@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 pub use super::events::{EventBody, EventDocument, EventsDocument, VerdictDocument};
 pub use super::operations::{
     BlockerDocument, OperationDocument, OperationsDocument, PauseDocument, PauseRequest,
-    PausesDocument,
+    PausesDocument, VetoDocument,
 };
 pub use super::placement::{
     ConfigChangeDocument, ConfigDocument, ExplainDocument, ExplanationDocument, LimitDocument,
@@ -35,6 +35,9 @@ pub struct NodeDetailDocument {
     pub joining: usize,
     /// The epoch the answer was made from.
     pub epoch: Epoch,
+    /// What it says against itself; absent when it is healthy.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub veto: Option<VetoDocument>,
 }
 
 /// The answer to a change that was committed.

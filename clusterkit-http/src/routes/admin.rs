@@ -8,7 +8,7 @@ use clusterkit_core::id::NodeId;
 use super::{Answer, ClusterApi, leader_hint, params};
 use crate::Method;
 use crate::api::compat::{JoinDocument, JoinRedirect};
-use crate::api::v1::{ChangedDocument, NodeDetailDocument};
+use crate::api::v1::{ChangedDocument, NodeDetailDocument, VetoDocument};
 use crate::api::{MemberDocument, Problem, ProblemCode};
 use crate::server::{Request, Response};
 
@@ -68,6 +68,7 @@ impl ClusterApi {
             behind: count(&|p| topology.members(p).any(is) && !topology.in_sync(p).any(is)),
             joining: count(&|p| topology.joining(p).any(is)),
             epoch: topology.epoch(),
+            veto: VetoDocument::of(&view.state, node),
         };
         Ok(Response::json(200, &document))
     }

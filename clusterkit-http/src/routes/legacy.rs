@@ -15,7 +15,7 @@ use crate::api::compat::{
     MetricsDocument, NodeDocument, NodesDocument, PartitionDocument, PartitionMapDocument,
     PartitionStatsDocument, PartitionsDocument, ReadyDocument,
 };
-use crate::api::v1::PausesDocument;
+use crate::api::v1::{PausesDocument, VetoDocument};
 use crate::api::{Problem, ProblemCode, go_duration, rfc3339};
 use crate::server::{Request, Response};
 
@@ -73,7 +73,9 @@ impl ClusterApi {
                 last_sync: rfc3339(info.last_sync),
                 uptime: go_duration(info.uptime),
                 paused: view
+                    .as_ref()
                     .map_or_else(Vec::new, |view| PausesDocument::from(&*view.state).paused),
+                vetoes: view.map_or_else(Vec::new, |view| VetoDocument::all(&view.state)),
             },
         )
     }

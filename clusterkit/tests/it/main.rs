@@ -8,6 +8,7 @@
 
 mod adjust;
 mod cluster;
+mod fitness;
 mod hooks;
 mod operations;
 mod ownership;
