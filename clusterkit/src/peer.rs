@@ -269,7 +269,7 @@ impl Inner {
 }
 
 /// Tells whether what a node says of itself is not what the log says of it.
-fn differs(known: Option<&Veto>, report: &HealthReport) -> bool {
+pub(crate) fn differs(known: Option<&Veto>, report: &HealthReport) -> bool {
     match known {
         None => report.health != Health::Healthy,
         Some(veto) => veto.health != report.health || veto.reason != report.reason,

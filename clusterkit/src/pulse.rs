@@ -17,6 +17,7 @@ use clusterkit_raft::transport::{PeerAddress, RpcKind, Transport};
 use crate::error::JoinError;
 use crate::inner::{Inner, Phase};
 use crate::messages::{Pulse, PulseReply, decode, encode};
+use crate::peer::differs;
 
 /// How long one attempt at announcing may take before the leader is looked up again.
 const ANNOUNCE_ROUND: Duration = Duration::from_secs(2);
@@ -278,12 +279,14 @@ impl Inner {
             let mut coordinator = self.coordinator();
             coordinator.handle_health(me, incarnation, report, late, now)
         };
-        self.heard.notify_one();
+        if differs(view.state.veto(me), report) {
+            self.heard.notify_one();
+        }
         if counts {
             self.renew_own(view, me);
         } else if let Err(error) = self.member_control().transfer_leadership().await {
             // Whoever leads counts as up: somebody else has to.
-            tracing::warn!(%error, "wants to count as down, and nobody else takes the lead");
+            tracing::debug!(%error, "wants to count as down, and nobody else takes the lead");
         }
     }
 
