@@ -10,6 +10,7 @@
 mod deadlines;
 mod failover;
 mod fitness;
+mod keep;
 mod request;
 mod start;
 

@@ -6,6 +6,7 @@ use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
+use super::keep::keep_members;
 use crate::command::Command;
 use crate::event::PlanTrigger;
 use crate::id::{Epoch, PartitionId, RaftId};
@@ -93,7 +94,8 @@ pub fn plan_request(state: &ClusterState, basis: u64) -> Option<PlanRequest> {
     let (trigger, trigger_node) = trigger(state);
     let config = state.config();
     let input = PlacementInput::new(config.partition_count, config.replication_factor, nodes);
-    let input = input.with_current(current).with_home(home);
+    let mut input = input.with_current(current).with_home(home);
+    input.policy.keep_members = state.is_paused(Work::Balance);
     Some(PlanRequest {
         input: input.with_frozen(frozen),
         members,
@@ -191,6 +193,18 @@ impl PlanRequest {
 
 /// Computes the placement of `input` as [`PlanRequest::compute`] does.
 pub(crate) fn compute(
+    input: &PlacementInput,
+    strategy: &dyn PlacementStrategy,
+) -> Result<(Placement, Option<VerifyError>), PlacementError> {
+    let (placement, refuted) = checked(input, strategy)?;
+    let placement = match input.policy.keep_members {
+        true => keep_members(input, placement),
+        false => placement,
+    };
+    Ok((placement, refuted))
+}
+
+fn checked(
     input: &PlacementInput,
     strategy: &dyn PlacementStrategy,
 ) -> Result<(Placement, Option<VerifyError>), PlacementError> {

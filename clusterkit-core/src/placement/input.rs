@@ -126,6 +126,10 @@ pub struct PlacementPolicy {
     /// How many steps the solver may take before it gives the valid systematic layout instead.
     /// Default: enough for every cluster within the limits of this module.
     pub work_limit: Option<u64>,
+    /// Keeps every member that takes data where it is, whatever the balance: only copies that are
+    /// missing are made. Seen to by whoever asks the strategy, after it has answered: the proof of
+    /// other rows is then dropped.
+    pub keep_members: bool,
 }
 
 /// Everything a strategy may look at.

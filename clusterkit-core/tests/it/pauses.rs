@@ -62,6 +62,12 @@ fn kill(world: &mut Cluster, name: &str) -> RaftId {
     node
 }
 
+/// How many partitions `node` holds.
+fn held(world: &Cluster, node: RaftId) -> usize {
+    let partitions = world.state.partitions().iter();
+    partitions.filter(|it| it.involves(node)).count()
+}
+
 /// Who is where, and leads.
 fn rows(state: &ClusterState) -> Vec<Vec<RaftId>> {
     let rows = state.partitions().iter();
@@ -103,16 +109,21 @@ fn while_balance_is_paused_lost_copies_are_made_and_drains_go_on() {
     let mut world = settled(5);
     world.apply(&switch(Work::Balance, true)).unwrap();
     let six = world.join("node-6");
+    let seven = world.join("node-7");
     let three = kill(&mut world, "node-3");
+    let lost = held(&world, three);
+    let copies = world.copies;
     world.run(Duration::from_secs(8));
     assert!(world.state.node(three).unwrap().evicted);
-    assert!(!world.state.holds_anything(three), "it is repaired");
+    assert_eq!(held(&world, three), 0, "it is repaired");
+    assert_eq!(world.copies - copies, lost, "and nothing else is copied");
+    let two = id(&world, "node-2");
+    let given = held(&world, two);
+    let copies = world.copies;
     drain(&mut world, "node-2");
     world.run(Duration::from_secs(2));
-    assert!(
-        !world.state.holds_anything(id(&world, "node-2")),
-        "it is drained"
-    );
+    assert_eq!(held(&world, two), 0, "it is drained");
+    assert_eq!(world.copies - copies, given, "and nothing else is copied");
     assert!(world.state.plan().is_none());
     for partition in world.state.partitions() {
         assert_eq!(partition.in_sync().count(), 3);
@@ -120,7 +131,7 @@ fn while_balance_is_paused_lost_copies_are_made_and_drains_go_on() {
     world.apply(&switch(Work::Balance, false)).unwrap();
     world.run(Duration::from_secs(2));
     world.check_settled();
-    assert!(world.state.holds_anything(six));
+    assert!(world.state.holds_anything(six) && world.state.holds_anything(seven));
 }
 
 #[test]
