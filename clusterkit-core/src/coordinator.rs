@@ -462,7 +462,12 @@ impl Coordinator {
             };
             self.basis = Some((basis, since));
             let settled = since + SETTLE;
-            if first && state.nodes().filter(|node| node.takes_data()).count() < self.expected {
+            // Whoever is here is here, also where an operator wants no data on it.
+            let is_here = |node: &&Arc<Node>| {
+                node.takes_data()
+                    || matches!(node.status, NodeStatus::Active | NodeStatus::Draining)
+            };
+            if first && state.nodes().filter(is_here).count() < self.expected {
                 return;
             }
             if !first && now < settled {

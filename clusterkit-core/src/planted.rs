@@ -80,6 +80,14 @@ bugs! {
     SkipFsync = "skip-fsync",
     /// The name of a new log is not synced: a node that was admitted returns as a new one.
     SkipDirectorySync = "skip-directory-sync",
+    /// The log is acknowledged before it is written, let alone synced.
+    AckBeforeFsync = "ack-before-fsync",
+    /// A node that starts applies what stands in its log, committed or not.
+    ApplyUncommitted = "apply-uncommitted",
+    /// A read that must be current answers from what is applied here.
+    StaleRead = "stale-read",
+    /// A node that lost its disk forms a cluster although it is told not to.
+    TwoBootstraps = "two-bootstraps",
     /// The key-value store acknowledges a write before the disk has it.
     KvAckBeforeDisk = "kv-ack-before-disk",
     /// The key-value primary acknowledges a write before the copies have it.

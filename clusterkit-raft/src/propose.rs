@@ -8,6 +8,7 @@ use std::time::Duration;
 use clusterkit_core::command::{Applied, Command, Rejected};
 use clusterkit_core::control::ProposeError;
 use clusterkit_core::id::RaftId;
+use clusterkit_core::planted::{self, Bug};
 use openraft::ReadPolicy;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{ClientWriteError, RaftError};
@@ -133,6 +134,9 @@ impl Local {
     }
 
     pub(crate) async fn read_barrier(&self) -> Result<(), ProposeError> {
+        if planted::is_on(Bug::StaleRead) {
+            return Ok(());
+        }
         let deadline = clock::now() + self.options.propose_timeout;
         let mut obstacle = String::from("no leader is known");
         loop {

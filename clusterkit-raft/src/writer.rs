@@ -10,6 +10,7 @@ use std::fmt;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use clusterkit_core::planted::{self, Bug};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::execution::Execution;
@@ -156,6 +157,12 @@ async fn write_in_turn(storage: Arc<dyn Storage>, mut jobs: mpsc::Receiver<Job>)
     let mut batch = Batch::default();
     while let Some(job) = jobs.recv().await {
         if batch.gather(job, &mut jobs) {
+            if planted::is_on(Bug::AckBeforeFsync) {
+                batch.answer();
+                if batch.ops.len() < 4 {
+                    continue;
+                }
+            }
             batch.commit(&*storage);
             let late = storage.pending_latency();
             if !late.is_zero() {

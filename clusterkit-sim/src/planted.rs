@@ -30,6 +30,16 @@ const fn core(name: &'static str, limit: u64, breaks: &'static str) -> Row {
     }
 }
 
+const fn full(name: &'static str, limit: u64, breaks: &'static str) -> Row {
+    let level = Level::Full;
+    Row {
+        name,
+        level,
+        limit,
+        breaks,
+    }
+}
+
 const TABLE: &[Row] = &[
     core(
         "promote-out-of-sync",
@@ -130,6 +140,24 @@ const TABLE: &[Row] = &[
         50,
         "two processes hold a token of one partition",
     ),
+    full("skip-fsync", 100, "the log is lost with the power"),
+    full(
+        "ack-before-fsync",
+        100,
+        "what Raft counts on is not on disk",
+    ),
+    full(
+        "apply-uncommitted",
+        300,
+        "replicas come to different states",
+    ),
+    full(
+        "stale-read",
+        50,
+        "a current read misses acknowledged writes",
+    ),
+    full("two-bootstraps", 50, "one cluster becomes two"),
+    full("kv-ack-before-copies", 20, "acknowledged records are lost"),
 ];
 
 /// Plants every bug of the table in turn. Returns whether each was found in time.

@@ -67,6 +67,11 @@ impl Trace {
         self.scratch = scratch;
     }
 
+    /// Keeps a line for people that says nothing new: it does not go into the hash.
+    pub fn comment(&mut self, at: Duration, text: &str) {
+        self.keep(at, text);
+    }
+
     fn begin(&mut self, at: Duration) {
         self.steps += 1;
         let nanos = u64::try_from(at.as_nanos()).unwrap_or(u64::MAX);

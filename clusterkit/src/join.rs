@@ -31,10 +31,15 @@ impl Inner {
         member: Option<RaftId>,
         limit: Duration,
     ) -> Result<(ClusterId, RaftId), JoinError> {
+        let mut wanted = Wanted::new(&self.settings.fixed, self.cluster());
+        if member.is_some() {
+            // It may have been changed since this member joined: not a reason to keep it out.
+            wanted.replication_factor = None;
+        }
         let request = JoinRequest {
             spec: self.spec.clone(),
             member,
-            wanted: Wanted::new(&self.settings.fixed, self.cluster()),
+            wanted,
         };
         let mut last: BTreeMap<String, String> = BTreeMap::new();
         let asking = async {

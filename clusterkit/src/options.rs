@@ -344,7 +344,7 @@ impl Options {
     }
 
     /// Sets the number of copies of each partition, 1 to 7. Default 3. Joining a cluster with
-    /// another number is refused.
+    /// another number is refused; a member that starts again goes by what the cluster has now.
     pub fn replication_factor(mut self, factor: u32) -> Self {
         self.replication_factor = Some(factor);
         self

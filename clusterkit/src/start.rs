@@ -10,6 +10,7 @@ use clusterkit_core::control::ControlPlane;
 use clusterkit_core::coordinator::Coordinator;
 use clusterkit_core::id::{ClusterId, DiskId, Incarnation, RaftId};
 use clusterkit_core::node::NodeSpec;
+use clusterkit_core::planted::{self, Bug};
 use clusterkit_http::client::ClientLimits;
 use clusterkit_http::routes::{ApiLimits, ClusterApi};
 use clusterkit_http::server::{RunningServer, Server, ServerLimits};
@@ -192,7 +193,9 @@ async fn enter(inner: &Inner) -> Result<(), StartError> {
         .seeds
         .first()
         .is_some_and(|seed| seed.to_string() == me);
-    let forms = if settings.bootstrap == Some(false) {
+    let forms = if planted::is_on(Bug::TwoBootstraps) {
+        first
+    } else if settings.bootstrap == Some(false) {
         false
     } else if settings.seeds.is_empty() {
         true

@@ -293,6 +293,23 @@ fn a_leader_change_alone_moves_nothing() {
     assert_eq!(world.copies, copies, "nothing was copied twice");
 }
 
+/// Found by the simulator (full level, seed 44): nothing was ever placed.
+#[test]
+fn a_node_that_is_to_take_no_data_is_expected_like_any_other() {
+    let mut world = Cluster::new(8);
+    world.coordinator.expect(2);
+    let two = world.join("node-2");
+    let weightless = Command::UpdateNode {
+        node: two,
+        weight: Some(0),
+        zone: None,
+        at: world.wall(),
+    };
+    world.apply(&weightless).unwrap();
+    world.run(Duration::from_secs(1));
+    world.check_settled();
+}
+
 #[test]
 fn an_empty_partition_does_not_wait_for_a_node_that_is_down() {
     let mut world = Cluster::with(ClusterConfig {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clusterkit_core::control::View;
-use clusterkit_core::id::{Epoch, LogIndex, PartitionId, RaftId};
+use clusterkit_core::id::{ClusterId, Epoch, LogIndex, PartitionId, RaftId};
 use clusterkit_core::state::ClusterState;
 
 use crate::Violation;
@@ -19,6 +19,7 @@ const STATES_KEPT: usize = 256;
 /// The record of all nodes.
 #[derive(Debug, Default)]
 pub(crate) struct Judge {
+    cluster: Option<ClusterId>,
     states: BTreeMap<LogIndex, (RaftId, Arc<ClusterState>)>,
     owners: BTreeMap<(PartitionId, Epoch), RaftId>,
     /// Who led which term, by its own account.
@@ -46,6 +47,13 @@ impl Judge {
             return Ok(());
         }
         let state = &view.state;
+        if let Some(cluster) = state.cluster() {
+            let first = *self.cluster.get_or_insert(cluster);
+            if first != cluster {
+                let detail = format!("node {node} belongs to cluster {cluster}, others to {first}");
+                return Err(Violation::new("two-clusters", detail, at));
+            }
+        }
         if let Err(broken) = state.check_invariants() {
             let detail = format!("node {node} at index {}: {broken}", state.applied());
             return Err(Violation::new("invariant", detail, at));

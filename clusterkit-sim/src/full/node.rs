@@ -38,6 +38,8 @@ pub(crate) struct Start {
     pub(crate) began: Duration,
     /// Whether it may form a cluster: a node that lost its disk must not, once there is one.
     pub(crate) may_form: bool,
+    /// Whether it is new to the cluster, which may have changed its settings since it was formed.
+    pub(crate) joins: bool,
     pub(crate) shape: Arc<ClusterShape>,
     pub(crate) fabric: Arc<Fabric>,
     pub(crate) directory: Arc<dyn Directory>,
@@ -150,7 +152,6 @@ fn options(start: Start) -> KvOptions {
         .directory(start.directory)
         .profile(Profile::Fast)
         .partitions(shape.partitions)
-        .replication_factor(shape.copies)
         .repair_delay(shape.repair_delay)
         .expect(shape.expect)
         .zone(start.zone)
@@ -158,6 +159,9 @@ fn options(start: Start) -> KvOptions {
         .join_timeout(Duration::from_secs(10));
     if !start.may_form {
         node = node.bootstrap(false);
+    }
+    if !start.joins {
+        node = node.replication_factor(shape.copies);
     }
     for seed in &shape.seeds {
         node = node.join(seed.as_str());

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use clusterkit_core::id::RaftId;
+use clusterkit_core::id::{EventSeq, RaftId};
 
 use super::TURN;
 use super::fabric::Fabric;
@@ -61,6 +61,9 @@ pub(super) struct World {
     clients: Vec<Machine>,
     pub(super) workload: Arc<Workload>,
     judge: Judge,
+    /// The last event that a reader of the trace was told.
+    told: EventSeq,
+    told_lines: Vec<String>,
     pub(super) faults: FaultSchedule,
     changes: BTreeMap<(Duration, u64), Change>,
     changes_made: u64,
@@ -112,6 +115,8 @@ impl World {
             clients: Vec::new(),
             workload,
             judge: Judge::default(),
+            told: EventSeq::default(),
+            told_lines: Vec::new(),
             faults,
             changes: BTreeMap::new(),
             changes_made: 0,
@@ -217,8 +222,9 @@ impl World {
         self.fabric.advance(self.now);
         for index in 0..self.nodes.len() {
             self.nodes[index].machine.drive(self.now);
-            self.attend(index);
+            self.attend(index)?;
             self.look(index)?;
+            self.tell();
         }
         for client in &mut self.clients {
             client.drive(self.now);
@@ -227,7 +233,7 @@ impl World {
     }
 
     /// Looks after node `index`: its disk may have died, its program may have ended.
-    fn attend(&mut self, index: usize) {
+    fn attend(&mut self, index: usize) -> Result<(), Violation> {
         let node = &mut self.nodes[index];
         if let Some((unsynced, lasts)) = node.dies
             && node.disk.is_dead()
@@ -235,10 +241,10 @@ impl World {
             node.dies = None;
             self.crash(index, unsynced);
             self.plan(self.now + lasts, Change::Start(index));
-            return;
+            return Ok(());
         }
         if !node.machine.has_ended() {
-            return;
+            return Ok(());
         }
         let end = node.probe.end();
         let (number, pause) = (node.number, RESTART_PAUSE);
@@ -246,6 +252,12 @@ impl World {
         self.trace
             .line(self.now, format_args!("node-{number} ended {text}"));
         self.take_down(index, Unsynced::Kept, false);
+        if let Some(End::Failed(text)) = &end
+            && text.contains("is damaged")
+        {
+            let detail = format!("node-{number}: {text}");
+            return Err(Violation::new("disk-damaged", detail, self.now));
+        }
         match end {
             Some(End::Stopped) => {}
             Some(End::Left | End::Failed(_)) | None => {
@@ -258,6 +270,7 @@ impl World {
                 }
             }
         }
+        Ok(())
     }
 
     /// Looks at what node `index` publishes.
@@ -289,7 +302,20 @@ impl World {
         self.trace.step(self.now, "view", &numbers, || {
             format!("node-{number} applied {applied} epoch {epoch} {leadership:?}")
         });
+        if self.trace.keeps_lines() && view.state.last_event() > self.told {
+            let (events, _) = view.state.events_after(self.told);
+            self.told = view.state.last_event();
+            self.told_lines
+                .extend(events.iter().map(|event| format!("{event:?}")));
+        }
         self.judge.see(me, &view, changed, self.now)
+    }
+
+    /// Writes down what the log said since the last time, where somebody reads the trace.
+    fn tell(&mut self) {
+        for line in std::mem::take(&mut self.told_lines) {
+            self.trace.comment(self.now, &line);
+        }
     }
 
     /// Starts node `index`, unless it runs or nobody may start it.
@@ -315,6 +341,7 @@ impl World {
             },
             began: self.now,
             may_form: !self.formed,
+            joins: number > self.begun_with || self.wiped.contains(&number),
             shape: Arc::clone(&self.shape),
             fabric: Arc::clone(&self.fabric),
             directory: node.disk.directory(),
