@@ -14,7 +14,7 @@ mod keep;
 mod request;
 mod start;
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -22,8 +22,8 @@ use core::time::Duration;
 use crate::command::Command;
 use crate::config::ConfigError;
 use crate::detector::{Detector, DetectorConfig, Heard, Liveness};
-use crate::event::LeaveReason;
-use crate::id::{Incarnation, LogIndex, PartitionId, RaftId, StageId};
+use crate::event::{EventKind, LeaveReason};
+use crate::id::{EventSeq, Incarnation, LogIndex, NodeId, PartitionId, RaftId, StageId};
 use crate::lease::LeaseBook;
 use crate::node::{Drain, Node, NodeStatus};
 use crate::partition::{Partition, Stage};
@@ -462,12 +462,7 @@ impl Coordinator {
             };
             self.basis = Some((basis, since));
             let settled = since + SETTLE;
-            // Whoever is here is here, also where an operator wants no data on it.
-            let is_here = |node: &&Arc<Node>| {
-                node.takes_data()
-                    || matches!(node.status, NodeStatus::Active | NodeStatus::Draining)
-            };
-            if first && state.nodes().filter(is_here).count() < self.expected {
+            if first && arrived(state) < self.expected {
                 return;
             }
             if !first && now < settled {
@@ -479,6 +474,23 @@ impl Coordinator {
             decision.plan = plan_request(state, basis);
         }
     }
+}
+
+/// Returns how many nodes have become active so far, also those that are to take no data, that are
+/// down, or that an operator has removed since: nobody need be waited for in their place.
+fn arrived(state: &ClusterState) -> usize {
+    let members = state.nodes().map(|node| node.raft_id);
+    let here = members.filter(|&node| !state.was_never_active(node));
+    let (events, _) = state.events_after(EventSeq::default());
+    let gone: BTreeSet<&NodeId> = events
+        .iter()
+        .filter_map(|event| match event.kind {
+            EventKind::NodeLeft { node, .. } => state.node_record(node).map(|node| &node.id),
+            _ => None,
+        })
+        .filter(|id| state.node_by_id(id.as_str()).is_none())
+        .collect();
+    here.count() + gone.len()
 }
 
 /// Tells whether a partition of the down node `node` has fewer in-sync live copies than it must.

@@ -310,8 +310,9 @@ impl Options {
         self
     }
 
-    /// Holds the first placement back until `nodes` nodes are active, so that nothing is placed
-    /// twice while a cluster forms. Default 1.
+    /// Holds the first placement back until `nodes` nodes have become active, so that nothing is
+    /// placed twice while a cluster forms. Default 1. A node that was removed since counts as well:
+    /// nobody waits for what an operator does not want.
     pub fn expect(mut self, nodes: usize) -> Self {
         self.expect = nodes;
         self

@@ -9,10 +9,11 @@ use clusterkit_core::command::Command;
 use clusterkit_core::config::ClusterConfig;
 use clusterkit_core::coordinator::Coordinator;
 use clusterkit_core::detector::DetectorConfig;
+use clusterkit_core::event::LeaveReason;
 use clusterkit_core::id::{Incarnation, PartitionId, RaftId};
 use clusterkit_core::lease::{LeadershipProof, Lease};
 use clusterkit_core::node::NodeStatus;
-use clusterkit_core::time::Instant;
+use clusterkit_core::time::{Instant, UnixMillis};
 use proptest::prelude::*;
 
 use crate::cluster::Cluster;
@@ -308,6 +309,34 @@ fn a_node_that_is_to_take_no_data_is_expected_like_any_other() {
     world.apply(&weightless).unwrap();
     world.run(Duration::from_secs(1));
     world.check_settled();
+}
+
+#[test]
+fn a_node_removed_before_the_first_placement_is_not_waited_for() {
+    let mut world = Cluster::new(8);
+    world.coordinator.expect(3);
+    let two = world.join("node-2");
+    world.run(Duration::from_secs(1));
+    world.apply(&remove(two, world.wall())).unwrap();
+    world.run(Duration::from_secs(1));
+    assert_eq!(world.plans, 0, "node-3 has not come yet");
+    // Back under the same id it is the node that was here before, not another one.
+    let again = world.join("node-2");
+    world.run(Duration::from_secs(1));
+    assert_eq!(world.plans, 0, "node-3 has not come yet");
+    world.apply(&remove(again, world.wall())).unwrap();
+    world.join("node-3");
+    world.run(Duration::from_secs(1));
+    world.check_settled();
+}
+
+const fn remove(node: RaftId, at: UnixMillis) -> Command {
+    Command::Remove {
+        node,
+        reason: LeaveReason::Removed,
+        force: false,
+        at,
+    }
 }
 
 #[test]

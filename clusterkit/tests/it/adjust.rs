@@ -10,7 +10,7 @@ use clusterkit::{
     NodeError, NodeId, NodeStatus, PartitionId, PlanTrigger, RebalanceReport,
 };
 
-use crate::support::{Nodes, is_settled, wait_until};
+use crate::support::{Nodes, is_settled, options, wait_until};
 
 /// Every copy any node was asked for.
 type Copies = Arc<Mutex<Vec<(PartitionId, String)>>>;
@@ -138,6 +138,30 @@ async fn weight_zone_and_replication_factor_copy_exactly_what_was_previewed() {
     let nobody = NodeId::new("nobody").unwrap();
     let refused = operator.set_weight(&nobody, 1).await.unwrap_err();
     assert_eq!(refused.to_string(), "no member is called `nobody`");
+    cluster.stop().await;
+}
+
+/// Found by the simulator (full level): the member was refused at every start.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_starts_again_with_the_replication_factor_it_was_formed_with() {
+    let (mut cluster, _) = form(3, 8, 2).await;
+    let (dir, formed_with) = (cluster.dir(2).to_owned(), 2);
+    cluster.nodes[0].set_replication_factor(3).await.unwrap();
+    cluster.settled().await;
+    let stopped = cluster.nodes.remove(2);
+    stopped.stop().await;
+    let again = options("node-3", &dir).replication_factor(formed_with);
+    cluster.nodes.push(ClusterKit::start(again).await.unwrap());
+    cluster.settled().await;
+    assert_eq!(cluster.nodes[2].topology().replication_factor(), 3);
+
+    // Who is new is told that it expects another cluster.
+    let other = |options: clusterkit::Options| options.replication_factor(formed_with);
+    let refused = cluster.add("node-4", other).await.unwrap_err().to_string();
+    assert!(
+        refused.contains("replication_factor is `2`, must be `3`, as in the cluster"),
+        "{refused}"
+    );
     cluster.stop().await;
 }
 
