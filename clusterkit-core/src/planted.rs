@@ -88,6 +88,13 @@ bugs! {
     StaleRead = "stale-read",
     /// A node that lost its disk forms a cluster although it is told not to.
     TwoBootstraps = "two-bootstraps",
+    /// A leader counts a member that it cannot reach as one that has the log: its majority is one
+    /// too small.
+    QuorumOffByOne = "quorum-off-by-one",
+    /// The entity tag of the topology never changes.
+    EtagNeverChanges = "etag-never-changes",
+    /// The key-value primary answers reads without proof that it still is one.
+    KvReadUnproven = "kv-read-unproven",
     /// The key-value store acknowledges a write before the disk has it.
     KvAckBeforeDisk = "kv-ack-before-disk",
     /// The key-value primary acknowledges a write before the copies have it.

@@ -29,6 +29,11 @@ async fn main() -> anyhow::Result<()> {
         _ = terminate.recv() => tracing::info!("stopping"),
         _ = interrupt.recv() => tracing::info!("stopping"),
         () = cluster.left() => tracing::info!("no member any more, stopping"),
+        () = node.failed() => {
+            // It cannot hand over what it holds: the others take over from the copies they have.
+            node.stop().await;
+            anyhow::bail!("records cannot be written any more: see the error above, then start again");
+        }
     }
     tokio::select! {
         () = node.shutdown() => tracing::info!("stopped"),

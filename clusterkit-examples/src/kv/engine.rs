@@ -11,6 +11,7 @@ use bytes::Bytes;
 use clusterkit_core::id::{Epoch, PartitionId};
 use clusterkit_core::lease::NoToken;
 use clusterkit_core::node::Node;
+use clusterkit_core::planted::{self, Bug};
 use clusterkit_core::topology::Topology;
 use clusterkit_http::net::Network;
 
@@ -19,6 +20,7 @@ use super::clock;
 use super::cluster::Cluster;
 use super::peers::Peers;
 use super::record::{Record, Version};
+use super::replication::Unproven;
 use super::rules::{self, Lead, NotLead};
 use super::store::{Store, StoreError};
 
@@ -153,17 +155,30 @@ impl Engine {
         cells.get(&partition).cloned()
     }
 
-    /// Returns the record of `key` if this node is the primary of its partition.
+    /// Returns the record of `key` if this node is the primary of its partition, and proves that it
+    /// was while it read: whoever replaced it may have written meanwhile.
     pub(crate) async fn read(&self, key: &Bytes) -> Result<Option<Record>, Refused> {
         let partition = self.topology()?.partition(key);
         let cell = self.cell(partition).await.map_err(Refused::Store)?;
-        let lead = self.lead(partition)?;
-        if !cell.is_recovered(lead.epoch) {
-            // What was acknowledged is here, but what was read before may not be everywhere yet.
-            let deadline = clock::deadline(self.patience.request);
-            drop(self.hold(&cell, partition, deadline).await?);
+        let deadline = clock::deadline(self.patience.request);
+        loop {
+            let mut lead = self.lead(partition)?;
+            if !cell.is_recovered(lead.epoch) {
+                // What was acknowledged is here, but what was read before may not be everywhere yet.
+                (_, lead) = self.hold(&cell, partition, deadline).await?;
+            }
+            let record = self.read_local(partition, key).await?;
+            if planted::is_on(Bug::KvReadUnproven) {
+                return Ok(record);
+            }
+            match self.prove(&lead, deadline).await {
+                Ok(()) => return Ok(record),
+                Err(Unproven::Moved) => {}
+                Err(Unproven::Late(reason)) => {
+                    return Err(Refused::Unproven { partition, reason });
+                }
+            }
         }
-        self.read_local(partition, key).await
     }
 
     /// Returns the record of `key` as this node holds it, whatever it is to the partition.

@@ -31,4 +31,4 @@ mod tests;
 mod wire;
 
 pub use args::{Args, ProfileArg, StoreArg};
-pub use server::{CONNECTIONS_MAX, KvNode, KvOptions, StoreKind, VALUE_MAX_BYTES};
+pub use server::{CONNECTIONS_MAX, HookUp, KvNode, KvOptions, StoreKind, VALUE_MAX_BYTES};

@@ -6,7 +6,7 @@
 //! and win. Who counts is decided in `rules`.
 //!
 //! A write is guarded twice by the proof that this node owns the partition: before anything of it is
-//! applied, and before it is acknowledged. The partition and the epoch of that proof are the fencing
+//! applied, and before it is acknowledged. A read is guarded once, after it. The partition and the epoch of that proof are the fencing
 //! token every copy is handed with it (`cell`).
 
 use std::collections::BTreeMap;
@@ -54,7 +54,7 @@ enum Halt {
 
 /// Why this node could not prove that it owns what it leads.
 #[derive(Debug)]
-enum Unproven {
+pub(crate) enum Unproven {
     /// The partition has another epoch.
     Moved,
     /// Time ran out.
@@ -151,7 +151,7 @@ impl Engine {
 
     /// Waits until this node proves that it owns what it leads, which takes a moment after the
     /// partition changed hands.
-    async fn prove(&self, lead: &Lead, deadline: Instant) -> Result<(), Unproven> {
+    pub(crate) async fn prove(&self, lead: &Lead, deadline: Instant) -> Result<(), Unproven> {
         let mut pause = PAUSE_MIN;
         loop {
             let reason = match self.cluster.owned(lead.partition) {

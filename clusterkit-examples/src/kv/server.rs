@@ -2,6 +2,7 @@
 //!
 //! How options come about from flags and the environment is in `args`.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -45,6 +46,30 @@ pub enum StoreKind {
     Redb(Arc<dyn Directory>),
 }
 
+/// How the hooks of the service get into the options of its member of the cluster. A simulation puts
+/// a subscriber of its own around them.
+#[derive(Clone)]
+pub struct HookUp(Arc<dyn Fn(Options, Hooks) -> Options + Send + Sync>);
+
+impl HookUp {
+    /// Returns `hook_up`, which must see to it that every call reaches the hooks it is given.
+    pub fn new(hook_up: impl Fn(Options, Hooks) -> Options + Send + Sync + 'static) -> Self {
+        Self(Arc::new(hook_up))
+    }
+}
+
+impl Default for HookUp {
+    fn default() -> Self {
+        Self::new(|options, hooks| options.hooks(hooks))
+    }
+}
+
+impl fmt::Debug for HookUp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HookUp").finish_non_exhaustive()
+    }
+}
+
 /// What a node of the service is started with.
 #[derive(Debug)]
 #[non_exhaustive]
@@ -67,6 +92,8 @@ pub struct KvOptions {
     pub connections_max: usize,
     /// What the service and its member of the cluster take from the machine.
     pub environment: Environment,
+    /// How the hooks of the service are set. Default: as they are.
+    pub hook_up: HookUp,
 }
 
 impl KvOptions {
@@ -87,6 +114,7 @@ impl KvOptions {
             value_max_bytes: VALUE_MAX_BYTES,
             connections_max: CONNECTIONS_MAX,
             environment: Environment::default(),
+            hook_up: HookUp::default(),
         }
     }
 }
@@ -152,11 +180,12 @@ impl KvNode {
         let server = bound.serve(Arc::new(service), limits);
 
         let hooks = hooks(Arc::clone(&engine), seam.clone());
+        let HookUp(hook_up) = options.hook_up;
         let node = options
             .node
             .service(SERVICE, &address)
-            .hooks(hooks)
             .environment(environment);
+        let node = hook_up(node, hooks);
         let cluster = match ClusterKit::start(node).await {
             Ok(cluster) => cluster,
             Err(error) => {
@@ -195,6 +224,19 @@ impl KvNode {
     #[must_use]
     pub fn address(&self) -> &str {
         &self.address
+    }
+
+    /// Resolves once this node cannot keep records any more, because its disk failed or is full: stop
+    /// it, so that others take over what it was primary of, and start it again once the disk is well.
+    /// Never for a store in memory.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn failed(&self) {
+        match &self.file {
+            Some(file) => file.failed().await,
+            None => std::future::pending().await,
+        }
     }
 
     /// Stops: leaves the cluster first, unless its options say otherwise; keys are served until

@@ -516,6 +516,29 @@ async fn a_node_that_has_not_joined_serves_nothing() {
 }
 
 #[tokio::test]
+async fn a_read_is_answered_only_by_the_proven_owner() {
+    let cast = Cast::start(2, Script::new(2, &[1, 2])).await;
+    assert_eq!(cast.set(1, "k", "1").await.status(), 200);
+    let engine = Arc::clone(&cast.member(1).engine);
+    let read = engine.read(&Bytes::from("k")).await.unwrap().unwrap();
+    assert_eq!(read.value.as_deref(), Some(&b"1"[..]));
+    // Others may have replaced it, and written, without its knowing.
+    cast.member(1).cluster.end_lease();
+    let refused = engine.read(&Bytes::from("k")).await;
+    assert!(
+        matches!(refused, Err(Refused::Unproven { .. })),
+        "{refused:?}"
+    );
+    let (status, body) = cast.get(1, "/kv/get?key=k").await;
+    assert_eq!((status, body.contains("not_ready")), (503, true), "{body}");
+    let (status, _) = cast.get(1, "/kv/get?key=k&local=1").await;
+    assert_eq!(
+        status, 200,
+        "what this copy holds is told to whoever asks for that"
+    );
+}
+
+#[tokio::test]
 async fn a_write_is_applied_and_acknowledged_only_by_the_proven_owner() {
     let cast = Cast::start(3, Script::new(3, &[1, 2, 3])).await;
     assert_eq!(cast.set(1, "k", "1").await.status(), 200);

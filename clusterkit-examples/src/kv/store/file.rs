@@ -19,7 +19,7 @@ use clusterkit_core::planted::{self, Bug};
 use futures_util::FutureExt;
 use futures_util::future::ready;
 use redb::{Database, ReadableDatabase, ReadableTable, StorageBackend, Table, TableDefinition};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use super::{Store, StoreError, Stored, Summary, Totals, WriteOp, wins};
 use crate::kv::record::{Entry, Record, Version};
@@ -65,6 +65,8 @@ struct Shared {
     queue: Mutex<Queue>,
     /// Told when nobody writes any more.
     idle: Condvar,
+    /// Whether a write failed: the database takes no more until it is opened anew.
+    broken: watch::Sender<bool>,
 }
 
 #[derive(Debug)]
@@ -107,6 +109,7 @@ impl FileStore {
             totals: Mutex::new(totals),
             queue: Mutex::default(),
             idle: Condvar::new(),
+            broken: watch::Sender::new(false),
         });
         Ok(Self { shared })
     }
@@ -143,6 +146,14 @@ impl FileStore {
 }
 
 impl FileStore {
+    /// Resolves once a write has failed. What of it is on the disk is unknown, and the database takes
+    /// no more before it is opened anew: who owns this store should stop. Cancel safe.
+    pub(crate) async fn failed(&self) {
+        let mut broken = self.shared.broken.subscribe();
+        // The sender lives as long as `self`.
+        let _ = broken.wait_for(|broken| *broken).await;
+    }
+
     /// Finishes the writes that wait and frees the file, whoever still holds this store.
     pub(crate) fn close(&self) {
         let mut queue = lock(&self.shared.queue);
@@ -280,6 +291,7 @@ impl Shared {
         });
         if let Err(error) = &committed {
             tracing::error!(%error, "records could not be written");
+            self.broken.send_replace(true);
         }
         for answer in answers {
             // Whoever asked may have gone.
