@@ -150,9 +150,10 @@ impl Backend for NodeBackend {
                     Refusal::NodeIdInUse => ProblemCode::NodeIdTaken,
                     Refusal::Mismatch => ProblemCode::ConfigMismatch,
                     Refusal::Unverified => ProblemCode::AddressUnverified,
-                    Refusal::AddressInUse | Refusal::Removed | Refusal::Other => {
-                        ProblemCode::Rejected
-                    }
+                    Refusal::AddressInUse
+                    | Refusal::Removed
+                    | Refusal::Dismissed
+                    | Refusal::Other => ProblemCode::Rejected,
                 };
                 Err(Problem::new(code, reason))
             }

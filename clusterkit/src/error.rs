@@ -93,6 +93,14 @@ pub enum JoinError {
         /// What the cluster said.
         reason: String,
     },
+    /// The cluster gave this node up before it was ever active: it was admitted and then silent for
+    /// longer than the repair delay. It holds nothing, so that starting it joins it as a new node;
+    /// [`ClusterKit::start`](crate::ClusterKit::start) does so by itself.
+    #[error("{reason}: start it again to join as a new node")]
+    Dismissed {
+        /// What the cluster said.
+        reason: String,
+    },
     /// The cluster could not reach this node at the address it announced.
     #[error("{reason}")]
     Unverified {

@@ -188,6 +188,7 @@ fn refused(refusal: Refusal, reason: String) -> JoinError {
         Refusal::AddressInUse => JoinError::AddressInUse { reason },
         Refusal::Mismatch => JoinError::Mismatch { reason },
         Refusal::Removed => JoinError::Removed { reason },
+        Refusal::Dismissed => JoinError::Dismissed { reason },
         Refusal::Unverified => JoinError::Unverified { reason },
         Refusal::Other => JoinError::Refused { reason },
     }

@@ -106,6 +106,8 @@ pub(crate) enum Refusal {
     Unverified,
     /// Another reason.
     Other,
+    /// It was given up before it was ever active: it may join as a new node.
+    Dismissed,
 }
 
 /// A node reports in.

@@ -178,6 +178,11 @@ impl Inner {
             {
                 later(&taken)
             }
+            Err(ProposeError::Rejected(unknown @ Rejected::UnknownNode { node }))
+                if control.view().state.was_dismissed(node) =>
+            {
+                refused(Refusal::Dismissed, &unknown)
+            }
             Err(ProposeError::Rejected(rejected)) => reject(&rejected),
             Err(error) => later(&error),
         }

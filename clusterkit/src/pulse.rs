@@ -157,7 +157,7 @@ impl Inner {
         };
         match &result {
             Ok(()) => self.set_phase(Phase::Member),
-            Err(JoinError::Removed { reason }) => {
+            Err(JoinError::Removed { reason } | JoinError::Dismissed { reason }) => {
                 tracing::error!(%reason, "this node is no member any more");
                 self.set_phase(Phase::Left);
             }

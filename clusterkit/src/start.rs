@@ -15,7 +15,7 @@ use clusterkit_http::client::ClientLimits;
 use clusterkit_http::routes::{ApiLimits, ClusterApi};
 use clusterkit_http::server::{RunningServer, Server, ServerLimits};
 use clusterkit_http::transport::HttpTransport;
-use clusterkit_raft::storage::{Identity, RedbStorage, Storage};
+use clusterkit_raft::storage::{Identity, RedbStorage, Storage, StorageError};
 use clusterkit_raft::transport::Transport;
 use clusterkit_raft::{RaftControlPlane, RaftOptions};
 
@@ -31,8 +31,21 @@ const ANNOUNCE_AT_START: Duration = Duration::from_secs(2);
 
 /// Opens and binds everything, and makes the node a member.
 pub(crate) async fn start(settings: Settings) -> Result<(Arc<Inner>, RunningServer), StartError> {
-    let storage = open_storage(&settings).await?;
-    let opened = open(settings, Arc::clone(&storage)).await;
+    let mut storage = open_storage(&settings).await?;
+    let mut opened = open(settings.clone(), Arc::clone(&storage)).await;
+    if let Err(StartError::Join(JoinError::Dismissed { reason })) = &opened {
+        tracing::info!(%reason, "given up before it was ever active: joining as a new node");
+        // The control plane closed it when it was shut down.
+        storage.close();
+        storage = open_storage(&settings).await?;
+        opened = match forget_membership(&*storage) {
+            Ok(()) => open(settings, Arc::clone(&storage)).await,
+            Err(source) => Err(StartError::Storage {
+                path: storage.location(),
+                source: Box::new(source),
+            }),
+        };
+    }
     if opened.is_err() {
         // The file must be free again for the next attempt.
         storage.close();
@@ -40,11 +53,21 @@ pub(crate) async fn start(settings: Settings) -> Result<(Arc<Inner>, RunningServ
     opened
 }
 
+/// Forgets which member this directory belongs to, but not of which cluster. What stands in its log
+/// came from that cluster and is the beginning of what a new member is sent, or replaced by it.
+fn forget_membership(storage: &dyn Storage) -> Result<(), StorageError> {
+    if let Some(mut identity) = Identity::load(storage)? {
+        identity.raft_id = None;
+        identity.save(storage)?;
+    }
+    Ok(())
+}
+
 async fn open(
     settings: Settings,
     storage: Arc<dyn Storage>,
 ) -> Result<(Arc<Inner>, RunningServer), StartError> {
-    let at_storage = |source: clusterkit_raft::storage::StorageError| StartError::Storage {
+    let at_storage = |source: StorageError| StartError::Storage {
         path: storage.location(),
         source: Box::new(source),
     };
@@ -164,6 +187,7 @@ async fn resume(inner: &Inner, cluster: ClusterId, raft_id: RaftId) -> Result<()
         Ok(()) => Ok(()),
         Err(
             error @ (JoinError::Removed { .. }
+            | JoinError::Dismissed { .. }
             | JoinError::Mismatch { .. }
             | JoinError::AddressInUse { .. }
             | JoinError::Unverified { .. }),
@@ -195,7 +219,7 @@ async fn enter(inner: &Inner) -> Result<(), StartError> {
         .is_some_and(|seed| seed.to_string() == me);
     let forms = if planted::is_on(Bug::TwoBootstraps) {
         first
-    } else if settings.bootstrap == Some(false) {
+    } else if settings.bootstrap == Some(false) || inner.cluster().is_some() {
         false
     } else if settings.seeds.is_empty() {
         true

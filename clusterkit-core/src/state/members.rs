@@ -494,6 +494,7 @@ impl ClusterState {
     /// Removes `node` for good, whatever it holds.
     fn expel(&mut self, node: &Arc<Node>, reason: LeaveReason, change: &mut Change) {
         let raft_id = node.raft_id;
+        let was_dismissed = reason == LeaveReason::Failed && self.was_never_active(raft_id);
         self.emit_left(raft_id, reason, change);
         self.condemn(&[raft_id], &[], ChangeReason::NodeLeave, change);
         // From here on it counts as absent: it is asked for nothing any more.
@@ -517,7 +518,11 @@ impl ClusterState {
         self.forget_rows_naming(raft_id);
         self.complete_plan_if_done(change);
         let mut record = (**node).clone();
-        record.status = NodeStatus::Left;
+        // Who was given up before it was ever active may come again, unlike who was removed.
+        record.status = match was_dismissed {
+            true => NodeStatus::Joining,
+            false => NodeStatus::Left,
+        };
         record.status_since = change.at;
         if self.departed.len() == DEPARTED_KEPT {
             self.departed.pop_front();

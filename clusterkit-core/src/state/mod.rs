@@ -176,6 +176,16 @@ impl ClusterState {
         self.node(raft_id).or_else(departed)
     }
 
+    /// Tells whether `raft_id` was given up before it was ever active, and not removed by anybody: it
+    /// held nothing, so that its process may join anew.
+    #[must_use]
+    pub fn was_dismissed(&self, raft_id: RaftId) -> bool {
+        self.node(raft_id).is_none()
+            && self
+                .node_record(raft_id)
+                .is_some_and(|node| node.status == NodeStatus::Joining)
+    }
+
     /// Tells whether `raft_id` is a member thought to be running.
     #[must_use]
     pub fn is_live(&self, raft_id: RaftId) -> bool {

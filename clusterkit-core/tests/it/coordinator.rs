@@ -146,6 +146,10 @@ fn a_node_that_was_admitted_and_never_came_is_dismissed_after_the_repair_delay()
         "it came back in time"
     );
     assert!(world.state.node(lost).is_none());
+    assert!(
+        world.state.was_dismissed(lost),
+        "it may join anew by itself"
+    );
     // Its id and its address are free again.
     let again = world.join("node-5");
     world.run(Duration::from_secs(1));
@@ -321,6 +325,10 @@ fn a_node_removed_before_the_first_placement_is_not_waited_for() {
     world.run(Duration::from_secs(1));
     assert_eq!(world.plans, 0, "node-3 has not come yet");
     // Back under the same id it is the node that was here before, not another one.
+    assert!(
+        !world.state.was_dismissed(two),
+        "it was removed, and stays away"
+    );
     let again = world.join("node-2");
     world.run(Duration::from_secs(1));
     assert_eq!(world.plans, 0, "node-3 has not come yet");
