@@ -29,9 +29,10 @@ struct Cli {
     /// The first seed.
     #[arg(long, default_value_t = 1)]
     from: u64,
-    /// How much of ClusterKit runs: `core` or `full`.
-    #[arg(long, default_value = "core")]
-    level: Level,
+    /// How much of ClusterKit runs: `core` or `full`. Without it both do, and `full` runs one seed for
+    /// every twenty of `core`.
+    #[arg(long)]
+    level: Option<Level>,
     /// How many nodes there are at the start, instead of what each seed says.
     #[arg(long)]
     nodes: Option<u32>,
@@ -53,9 +54,22 @@ struct Cli {
     /// How many seeds run at once.
     #[arg(long, default_value_t = 2)]
     jobs: usize,
+    /// Run every seed twice, in two processes: the same must happen.
+    #[arg(long, conflicts_with_all = ["seed", "planted"])]
+    twice: bool,
+    /// Print the trace hash of every seed, to compare two builds.
+    #[arg(long, conflicts_with_all = ["seed", "planted"])]
+    hashes: bool,
     /// Be a worker: one line a seed, nothing else.
     #[arg(long, hide = true)]
     worker: bool,
+}
+
+impl Cli {
+    /// The level of whatever runs at one level only.
+    fn level(&self) -> Level {
+        self.level.unwrap_or(Level::Core)
+    }
 }
 
 fn main() -> ExitCode {

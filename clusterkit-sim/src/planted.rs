@@ -157,6 +157,18 @@ const TABLE: &[Row] = &[
         "a current read misses acknowledged writes",
     ),
     full("two-bootstraps", 50, "one cluster becomes two"),
+    full("quorum-off-by-one", 100, "two majorities need not meet"),
+    full("reuse-raft-id", 100, "two disks share one internal id"),
+    full("skip-event-on-resume", 50, "a hook is never told an event"),
+    full("etag-never-changes", 10, "clients keep the map they have"),
+    full(
+        "skip-lease-wait",
+        100,
+        "two nodes hold tokens of one partition",
+    ),
+    full("kv-read-unproven", 100, "a read misses acknowledged writes"),
+    full("kv-ack-before-disk", 100, "acknowledged records are lost"),
+    full("skip-directory-sync", 100, "a member returns as a new node"),
     full("kv-ack-before-copies", 20, "acknowledged records are lost"),
 ];
 
@@ -200,7 +212,7 @@ pub(crate) fn run(cli: &Cli) -> Result<bool, String> {
 /// Runs seeds with the bug of `row` until one fails. Returns how many it took, and which promise.
 fn find(cli: &Cli, row: &Row) -> Result<Option<(u64, String)>, String> {
     let cli = Cli {
-        level: row.level,
+        level: Some(row.level),
         nodes: None,
         ..cli.clone()
     };

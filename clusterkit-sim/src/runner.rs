@@ -27,31 +27,82 @@ const SHOWN_MAX: usize = 5;
 /// How many runs making one schedule small may take.
 const SHRINK_TRIES: u32 = 400;
 
+/// Where no level is asked for, one seed of `full` is run for so many of `core`.
+const CORE_SEEDS_PER_FULL: u64 = 20;
+
+/// What running many seeds came to.
+#[derive(Default)]
+struct Tally {
+    seeds: u64,
+    violations: usize,
+    virtual_time: Duration,
+}
+
 /// Runs the regressions and the seeds asked for. Returns whether every promise held.
 pub(crate) fn run(cli: &Cli) -> Result<bool, String> {
     let watch = Stopwatch::start();
+    let mut tally = Tally::default();
+    let levels = match cli.level {
+        Some(level) => vec![(level, cli.seeds)],
+        None => vec![
+            (Level::Core, cli.seeds),
+            (Level::Full, cli.seeds.div_ceil(CORE_SEEDS_PER_FULL)),
+        ],
+    };
+    for (level, seeds) in levels {
+        let cli = Cli {
+            level: Some(level),
+            seeds,
+            ..cli.clone()
+        };
+        run_level(&cli, level, &mut tally)?;
+    }
+    let Tally {
+        seeds,
+        violations,
+        virtual_time,
+    } = tally;
+    let hours = virtual_time.as_secs_f64() / 3_600.0;
+    let wall = watch.elapsed().as_secs_f64();
+    println!(
+        "{seeds} seeds, {violations} violations, {hours:.1} virtual hours, {wall:.1} wall seconds"
+    );
+    Ok(violations == 0)
+}
+
+fn run_level(cli: &Cli, level: Level, tally: &mut Tally) -> Result<(), String> {
     let mut found = Vec::new();
-    let mut virtual_time = Duration::ZERO;
-    let mut seeds = 0;
-    let regressions = regressions(cli.level)?;
+    let mut hashes: BTreeMap<u64, u64> = BTreeMap::new();
+    let regressions = regressions(level)?;
     let pool = Pool::new(cli, None);
-    let bar = progress(regressions.len() as u64 + cli.seeds);
-    let ranges = regressions.iter().map(|&seed| (seed, 1)).chain(chunks(cli));
-    pool.run(ranges.collect(), |outcome| {
+    let times = if cli.twice { 2 } else { 1 };
+    let bar = progress(regressions.len() as u64 + cli.seeds * times);
+    let mut ranges: Vec<(u64, u64)> = regressions.iter().map(|&seed| (seed, 1)).collect();
+    for _ in 0..times {
+        ranges.extend(chunks(cli));
+    }
+    pool.run(ranges, |mut outcome| {
         bar.inc(1);
-        seeds += 1;
-        virtual_time += outcome.virtual_time;
+        tally.seeds += 1;
+        tally.virtual_time += outcome.virtual_time;
+        let (seed, hash) = (outcome.seed, outcome.trace_hash);
+        let before = hashes.insert(seed, hash).filter(|before| *before != hash);
+        if let Some(before) = before.filter(|_| outcome.violation.is_none()) {
+            let detail = format!("trace hash {hash:016x}, and {before:016x} before");
+            outcome.violation = Some(Violation::new("same-every-time", detail, Duration::ZERO));
+        }
         if outcome.violation.is_some() {
-            bar.println(format!(
-                "violation: seed {}: {}",
-                outcome.seed,
-                rule(&outcome)
-            ));
+            bar.println(format!("violation: seed {seed}: {}", rule(&outcome)));
             found.push(outcome);
         }
         true
     })?;
     bar.finish_and_clear();
+    if cli.hashes {
+        for (seed, hash) in &hashes {
+            println!("{level} seed {seed} {hash:016x}");
+        }
+    }
     found.sort_by_key(|outcome| outcome.seed);
     for outcome in found.iter().take(SHOWN_MAX) {
         explain(cli, outcome)?;
@@ -64,12 +115,8 @@ pub(crate) fn run(cli: &Cli) -> Result<bool, String> {
         let some: Vec<String> = seeds.iter().take(8).map(ToString::to_string).collect();
         println!("{rule}: {} seeds, {} ...", seeds.len(), some.join(" "));
     }
-    let (violations, hours) = (found.len(), virtual_time.as_secs_f64() / 3_600.0);
-    let wall = watch.elapsed().as_secs_f64();
-    println!(
-        "{seeds} seeds, {violations} violations, {hours:.1} virtual hours, {wall:.1} wall seconds"
-    );
-    Ok(found.is_empty())
+    tally.violations += found.len();
+    Ok(())
 }
 
 fn rule(outcome: &Outcome) -> &str {
@@ -113,7 +160,7 @@ fn regressions(level: Level) -> Result<Vec<u64>, String> {
 
 /// Cuts the seeds asked for into pieces for workers.
 fn chunks(cli: &Cli) -> impl Iterator<Item = (u64, u64)> {
-    let size = match cli.level {
+    let size = match cli.level() {
         Level::Core => 250,
         // A fresh process for every few: what one run leaves behind must not reach the next.
         Level::Full => 5,
@@ -167,7 +214,7 @@ fn explain(cli: &Cli, outcome: &Outcome) -> Result<(), String> {
 
 /// Returns the faults that `seed` draws. None where drawing them needs the run, and that crashes.
 fn faults_of(cli: &Cli, seed: u64) -> Option<FaultSchedule> {
-    crate::worker::faults(cli.level, seed, cli.nodes)
+    crate::worker::faults(cli.level(), seed, cli.nodes)
 }
 
 /// Worker processes, so many at once.
@@ -277,7 +324,7 @@ impl<'a> Pool<'a> {
 
     fn died(&self, seed: u64, how: &str) -> Outcome {
         let violation = Violation::new("processes-live", how, Duration::ZERO);
-        Outcome::new(seed, self.cli.level, Some(violation), Duration::ZERO, 0)
+        Outcome::new(seed, self.cli.level(), Some(violation), Duration::ZERO, 0)
     }
 
     fn start(
@@ -290,7 +337,7 @@ impl<'a> Pool<'a> {
         let mut command = Command::new(program);
         command
             .arg("--worker")
-            .args(["--level", self.cli.level.name()]);
+            .args(["--level", self.cli.level().name()]);
         command.args(["--from", &from.to_string(), "--seeds", &seeds.to_string()]);
         if let Some(nodes) = self.cli.nodes {
             command.args(["--nodes", &nodes.to_string()]);

@@ -46,7 +46,7 @@ fn message(panic: &(dyn Any + Send)) -> &str {
 pub(crate) fn work(cli: &Cli) -> Result<(), String> {
     let options = options(cli)?;
     for seed in cli.from..cli.from.saturating_add(cli.seeds) {
-        println!("{}", outcome(cli.level, seed, &options)?);
+        println!("{}", outcome(cli.level(), seed, &options)?);
     }
     Ok(())
 }
@@ -54,7 +54,7 @@ pub(crate) fn work(cli: &Cli) -> Result<(), String> {
 /// Runs one seed for somebody to read. Returns whether every promise held.
 pub(crate) fn show(cli: &Cli, seed: u64) -> Result<bool, String> {
     let options = options(cli)?;
-    let report = run(cli.level, seed, &options)?;
+    let report = run(cli.level(), seed, &options)?;
     for line in report.trace.lines() {
         println!("{line}");
     }

@@ -19,7 +19,8 @@ pub(crate) struct SimArgs {
     /// The first seed.
     #[arg(long)]
     from: Option<u64>,
-    /// How much of ClusterKit runs: `core` or `full`.
+    /// How much of ClusterKit runs: `core` or `full`. Without it both do, and `full` runs one seed for
+    /// every twenty of `core`.
     #[arg(long)]
     level: Option<String>,
     /// How many nodes there are at the start, instead of what each seed says.
@@ -40,6 +41,12 @@ pub(crate) struct SimArgs {
     /// Plant this bug.
     #[arg(long)]
     plant: Option<String>,
+    /// Run every seed twice, in two processes: the same must happen.
+    #[arg(long)]
+    twice: bool,
+    /// Print the trace hash of every seed, to compare two builds.
+    #[arg(long)]
+    hashes: bool,
     /// How many seeds run at once.
     #[arg(long)]
     jobs: Option<usize>,
@@ -64,6 +71,8 @@ impl SimArgs {
             ("trace", self.trace),
             ("faults", self.faults),
             ("planted", self.planted),
+            ("twice", self.twice),
+            ("hashes", self.hashes),
         ] {
             if given {
                 words.push(format!("--{name}"));

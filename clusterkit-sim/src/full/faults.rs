@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use clusterkit::{ClusterKit, NodeId};
+use clusterkit_core::id::RaftId;
 
 use super::fabric::Weather;
 use super::world::{Node, World};
@@ -115,6 +116,7 @@ impl World {
             Fault::Wipe { node, .. } => {
                 if let Some(index) = self.index(*node) {
                     self.wiped.insert(*node);
+                    self.lose_disk(index);
                     self.take_down(index, Unsynced::Lost, true);
                     self.nodes[index].disk.wipe();
                     self.plan(until, Change::Start(index));
@@ -164,6 +166,22 @@ impl World {
             }
             _ => self.operate(fault),
         }
+    }
+
+    /// Takes note of what is lost with the disk of node `index`: the cluster, where no majority of its
+    /// voters is left.
+    fn lose_disk(&mut self, index: usize) {
+        let notes = self.notes.get(self.nodes[index].notes);
+        if let Some(member) = notes.and_then(|notes| notes.member) {
+            self.without_disk.insert(member);
+        }
+        // Whoever votes by anybody's account: a change of voters may be under way.
+        let accounts = self.nodes.iter().filter_map(|node| node.probe.cluster());
+        let accounts: Vec<Vec<RaftId>> = accounts.map(|node| node.metrics().log.voters).collect();
+        self.is_lost |= accounts.iter().any(|voters| {
+            let gone = voters.iter().filter(|id| self.without_disk.contains(id));
+            gone.count() * 2 >= voters.len()
+        });
     }
 
     /// Lets an operator do something, through any node that runs.

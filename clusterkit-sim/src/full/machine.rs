@@ -8,7 +8,7 @@
 use std::future::Future;
 use std::time::Duration;
 
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::{Builder, EnterGuard, Runtime};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
@@ -84,6 +84,27 @@ impl Machine {
         if let Some(process) = &self.process {
             drop(process.runtime.spawn(work));
         }
+    }
+
+    /// Enters the process, so that whoever asks it for something is told by its clock.
+    pub(crate) fn enter(&self) -> Option<EnterGuard<'_>> {
+        let process = self.process.as_ref()?;
+        Some(process.runtime.enter())
+    }
+
+    /// Returns how long the clock of its process has run.
+    pub(crate) fn local(&self) -> Duration {
+        let process = self.process.as_ref();
+        process.map_or(Duration::ZERO, |process| whole(process.local))
+    }
+
+    /// Returns by how many millionths its clock is too fast.
+    pub(crate) const fn ppm(&self) -> i32 {
+        self.ppm
+    }
+
+    pub(crate) const fn is_paused(&self) -> bool {
+        self.paused
     }
 
     pub(crate) fn is_running(&self) -> bool {

@@ -26,10 +26,12 @@ mod clock;
 mod ending;
 mod fabric;
 mod faults;
+mod hooks;
 mod judge;
 mod machine;
 mod net;
 mod node;
+mod owners;
 mod workload;
 mod world;
 

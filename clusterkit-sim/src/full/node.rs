@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use clusterkit::disk::Directory;
 use clusterkit::{ClusterKit, Entropy, Environment, Execution, Profile};
-use clusterkit_examples::kv::{KvNode, KvOptions, StoreKind};
+use clusterkit_examples::kv::{HookUp, KvNode, KvOptions, StoreKind};
 use tokio::sync::Notify;
 
 use super::clock::SimClock;
 use super::fabric::Fabric;
+use super::hooks::{Recorded, Recorder};
 use super::net::SimNetwork;
 use crate::Rng;
 
@@ -45,6 +46,7 @@ pub(crate) struct Start {
     pub(crate) directory: Arc<dyn Directory>,
     pub(crate) rng: Rng,
     pub(crate) probe: Arc<Probe>,
+    pub(crate) recorder: Arc<Recorder>,
 }
 
 /// What the world sees of a process, and tells it.
@@ -65,8 +67,10 @@ struct ProbeState {
 pub(crate) enum End {
     /// It was told to stop, and did.
     Stopped,
-    /// It is no member any more, or its disk failed.
+    /// It is no member any more, or the disk under its log failed.
     Left,
+    /// The disk under its records failed.
+    Broken,
     /// It could not start, because of this.
     Failed(String),
 }
@@ -123,6 +127,7 @@ pub(crate) async fn run(start: Start) {
                 biased;
                 () = probe.stop.notified() => End::Stopped,
                 () = cluster.left() => End::Left,
+                () = node.failed() => End::Broken,
             };
             node.stop().await;
             end
@@ -146,6 +151,11 @@ fn options(start: Start) -> KvOptions {
     let address = format!("{host}:{HTTP_PORT}");
     let mut options = KvOptions::new(id, address, format!("{host}:{KV_PORT}"));
     options.environment = environment;
+    let recorder = start.recorder;
+    options.hook_up = HookUp::new(move |node, hooks| {
+        let recorder = Arc::clone(&recorder);
+        node.hooks(Recorded { hooks, recorder })
+    });
     options.store = StoreKind::Redb(Arc::clone(&start.directory));
     let mut node = options
         .node

@@ -31,6 +31,9 @@ pub(crate) struct Workload {
     pub(crate) fabric: Arc<Fabric>,
     pub(crate) shape: Arc<ClusterShape>,
     pub(crate) keys: u64,
+    /// Whether reads of the key-value service are of the present: not where a primary's clock is so
+    /// slow that it trusts a token that others know to be over.
+    reads_are_fresh: bool,
     state: Mutex<State>,
 }
 
@@ -40,6 +43,8 @@ struct State {
     records: History,
     data: History,
     next_value: u64,
+    /// The entity tag of some topology, early in the run.
+    tag: Option<String>,
     /// Clients that are to stop, and those that have.
     closing: bool,
     done: u32,
@@ -53,11 +58,17 @@ enum Service {
 }
 
 impl Workload {
-    pub(crate) fn new(fabric: Arc<Fabric>, shape: Arc<ClusterShape>, keys: u64) -> Self {
+    pub(crate) fn new(
+        fabric: Arc<Fabric>,
+        shape: Arc<ClusterShape>,
+        keys: u64,
+        reads_are_fresh: bool,
+    ) -> Self {
         Self {
             fabric,
             shape,
             keys,
+            reads_are_fresh,
             state: Mutex::default(),
         }
     }
@@ -90,6 +101,11 @@ impl Workload {
             std::mem::take(&mut state.records),
             std::mem::take(&mut state.data),
         )
+    }
+
+    /// Returns the entity tag of some early topology.
+    pub(crate) fn tag(&self) -> Option<String> {
+        self.lock().tag.clone()
     }
 
     /// Returns the keys of the key-value service.
@@ -159,6 +175,7 @@ pub(crate) async fn run(number: u32, host: IpAddr, boot: u64, mut rng: Rng, work
         }
     };
     rng.u64();
+    note_tag(&http, &client, &work).await;
     let mut worker = Worker {
         number,
         rng,
@@ -173,6 +190,21 @@ pub(crate) async fn run(number: u32, host: IpAddr, boot: u64, mut rng: Rng, work
         worker.act().await;
     }
     work.lock().done += 1;
+}
+
+/// Asks for the topology and remembers its entity tag, unless that is known.
+async fn note_tag(http: &HttpClient, client: &Client, work: &Workload) {
+    let topology = client.topology();
+    let (Some(node), None) = (topology.nodes().first(), work.tag()) else {
+        return;
+    };
+    let request = HttpRequest::get("/v1/topology").within(ATTEMPT_LIMIT);
+    if let Ok(answer) = http.send(&node.address, request).await
+        && answer.is_success()
+    {
+        let tag = answer.header("etag").map(str::to_owned);
+        work.lock().tag = tag;
+    }
 }
 
 impl Worker {
@@ -229,8 +261,8 @@ impl Worker {
 
     async fn get(&mut self) {
         let key = self.key();
-        // A primary that was replaced and does not know it yet still answers.
-        let call = Call::Read { fresh: false };
+        let fresh = self.work.reads_are_fresh;
+        let call = Call::Read { fresh };
         let ticket = self.work.begin(Service::Records, self.number, &key, call);
         let sent = self
             .client

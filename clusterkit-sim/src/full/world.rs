@@ -6,24 +6,30 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use clusterkit_core::event::Event;
 use clusterkit_core::id::{EventSeq, RaftId};
+use clusterkit_core::lease::LeaseTiming;
 
 use super::TURN;
 use super::fabric::Fabric;
 use super::faults::Change;
+use super::hooks::{CURSOR_FILE, Cursor, Notes, Recorder};
 use super::judge::Judge;
 use super::machine::Machine;
 use super::node::{self, ClusterShape, End, HTTP_PORT, Probe, Start};
+use super::owners::{Asked, Tokens};
 use super::workload::{self, Workload};
 use crate::disk::SimDisk;
 use crate::{
-    FaultKind, FaultSchedule, Level, Outcome, Report, Rng, RunOptions, ScheduleConfig,
+    Fault, FaultKind, FaultSchedule, Level, Outcome, Report, Rng, RunOptions, ScheduleConfig,
     ScheduledFault, Trace, Unsynced, Violation,
 };
 
 /// How long faults may go on, and when the first begins.
 const FAULTS_LAST: Duration = Duration::from_secs(6);
 const FAULTS_BEGIN: Duration = Duration::from_millis(1_200);
+/// Every how many turns a process is asked for its tokens when it shows nothing new.
+const TOKENS_EVERY: usize = 5;
 /// How long a program that ended is left alone before it is started again.
 const RESTART_PAUSE: Duration = Duration::from_millis(300);
 /// How long after the last fault everything must be well again.
@@ -41,6 +47,8 @@ pub(super) struct Node {
     /// The version of the last view looked at.
     seen: u64,
     applied: u64,
+    /// Which of the world's notes are of its present process.
+    pub(super) notes: usize,
     /// Crashes when its disk says so: what is lost, and how long until it is back.
     pub(super) dies: Option<(Unsynced, Duration)>,
     /// Nobody starts it again.
@@ -61,9 +69,12 @@ pub(super) struct World {
     clients: Vec<Machine>,
     pub(super) workload: Arc<Workload>,
     judge: Judge,
-    /// The last event that a reader of the trace was told.
-    told: EventSeq,
-    told_lines: Vec<String>,
+    /// Every event of the log so far.
+    pub(super) committed: Vec<Event>,
+    /// Every process there was, as far as its hooks go.
+    pub(super) notes: Vec<Notes>,
+    pub(super) tokens: Tokens,
+    turns: usize,
     pub(super) faults: FaultSchedule,
     changes: BTreeMap<(Duration, u64), Change>,
     changes_made: u64,
@@ -71,8 +82,13 @@ pub(super) struct World {
     pub(super) wiped: BTreeSet<u32>,
     /// How many nodes there were at the start.
     pub(super) begun_with: u32,
+    /// Members whose disk is gone, and whether a majority of the voters once was among them.
+    pub(super) without_disk: BTreeSet<RaftId>,
+    pub(super) is_lost: bool,
     /// Some node was seen as a member: from now on none may form a cluster.
     formed: bool,
+    /// No clock is off by more than leases tolerate: what tokens prove, they prove.
+    pub(super) clocks_are_kept: bool,
 }
 
 impl World {
@@ -103,7 +119,17 @@ impl World {
             repair_delay: rng.duration(Duration::from_millis(500)..=Duration::from_secs(4)),
         });
         let keys = rng.within(2..=12);
-        let workload = Arc::new(Workload::new(Arc::clone(&fabric), Arc::clone(&shape), keys));
+        let clocks_are_kept = faults.faults().iter().all(|scheduled| {
+            let margin = LeaseTiming::FAST.tolerated_drift_ppm();
+            !matches!(scheduled.fault, Fault::Drift { ppm, .. } if ppm.unsigned_abs() > margin)
+        });
+        let workload = Workload::new(
+            Arc::clone(&fabric),
+            Arc::clone(&shape),
+            keys,
+            clocks_are_kept,
+        );
+        let workload = Arc::new(workload);
         let mut world = Self {
             seed,
             now: Duration::ZERO,
@@ -115,14 +141,19 @@ impl World {
             clients: Vec::new(),
             workload,
             judge: Judge::default(),
-            told: EventSeq::default(),
-            told_lines: Vec::new(),
+            committed: Vec::new(),
+            notes: Vec::new(),
+            tokens: Tokens::default(),
+            turns: 0,
             faults,
             changes: BTreeMap::new(),
             changes_made: 0,
             wiped: BTreeSet::new(),
+            without_disk: BTreeSet::new(),
+            is_lost: false,
             begun_with: count,
             formed: false,
+            clocks_are_kept,
         };
         for number in 1..=count {
             let zone = if zones == 0 {
@@ -152,6 +183,7 @@ impl World {
             starts: 0,
             seen: 0,
             applied: 0,
+            notes: 0,
             dies: None,
             retired: false,
             dismissed: false,
@@ -213,6 +245,7 @@ impl World {
     /// Lets one turn pass.
     pub(super) fn turn(&mut self) -> Result<(), Violation> {
         self.now += TURN;
+        self.turns += 1;
         while let Some(entry) = self.changes.first_entry()
             && entry.key().0 <= self.now
         {
@@ -224,7 +257,6 @@ impl World {
             self.nodes[index].machine.drive(self.now);
             self.attend(index)?;
             self.look(index)?;
-            self.tell();
         }
         for client in &mut self.clients {
             client.drive(self.now);
@@ -260,7 +292,7 @@ impl World {
         }
         match end {
             Some(End::Stopped) => {}
-            Some(End::Left | End::Failed(_)) | None => {
+            Some(End::Left | End::Broken | End::Failed(_)) | None => {
                 let node = &mut self.nodes[index];
                 if node.dismissed {
                     // Who was dismissed stays away: another start would be another node.
@@ -283,10 +315,26 @@ impl World {
         let Some(me) = view.topology.this_node().map(|me| me.raft_id) else {
             return Ok(());
         };
-        if view.version == node.seen {
+        let is_new = view.version != node.seen;
+        let turn_of_it = self.turns.wrapping_add(index).is_multiple_of(TOKENS_EVERY);
+        if (is_new || turn_of_it) && !node.machine.is_paused() {
+            let _entered = node.machine.enter();
+            let asked = Asked {
+                index,
+                node: me,
+                cluster: &cluster,
+                local: node.machine.local(),
+                ppm: node.machine.ppm(),
+            };
+            self.tokens.ask(asked, self.shape.partitions, self.now);
+        }
+        if !is_new {
             return Ok(());
         }
         node.seen = view.version;
+        if let Some(notes) = self.notes.get_mut(node.notes) {
+            notes.member = Some(me);
+        }
         self.formed = true;
         let applied = view.applied.0;
         let changed = applied != node.applied;
@@ -302,20 +350,18 @@ impl World {
         self.trace.step(self.now, "view", &numbers, || {
             format!("node-{number} applied {applied} epoch {epoch} {leadership:?}")
         });
-        if self.trace.keeps_lines() && view.state.last_event() > self.told {
-            let (events, _) = view.state.events_after(self.told);
-            self.told = view.state.last_event();
-            self.told_lines
-                .extend(events.iter().map(|event| format!("{event:?}")));
+        let known = self.committed.len();
+        if view.state.last_event().0 > known as u64 {
+            // Numbers begin with 1 and have no gaps.
+            let (events, _) = view.state.events_after(EventSeq::default());
+            for event in events.iter().skip(known) {
+                if self.trace.keeps_lines() {
+                    self.trace.comment(self.now, &format!("{event:?}"));
+                }
+                self.committed.push(Event::clone(event));
+            }
         }
         self.judge.see(me, &view, changed, self.now)
-    }
-
-    /// Writes down what the log said since the last time, where somebody reads the trace.
-    fn tell(&mut self) {
-        for line in std::mem::take(&mut self.told_lines) {
-            self.trace.comment(self.now, &line);
-        }
     }
 
     /// Starts node `index`, unless it runs or nobody may start it.
@@ -331,6 +377,14 @@ impl World {
         node.applied = 0;
         node.probe = Arc::default();
         let mut rng = self.rng.split_at(&format!("node-{number}"), node.starts);
+        let recorder = Recorder::new(Arc::clone(&self.fabric));
+        let found = node.disk.directory().read(CURSOR_FILE).ok().flatten();
+        node.notes = self.notes.len();
+        self.notes.push(Notes {
+            recorder: Arc::clone(&recorder),
+            cursor: found.as_deref().and_then(Cursor::parse),
+            member: None,
+        });
         let start = Start {
             number,
             host: node.host,
@@ -347,6 +401,7 @@ impl World {
             directory: node.disk.directory(),
             rng: rng.split("identities"),
             probe: Arc::clone(&node.probe),
+            recorder,
         };
         node.machine.start(self.now, &mut rng, || node::run(start));
         self.trace
@@ -389,6 +444,7 @@ impl World {
         node.dies = None;
         node.machine.kill();
         node.probe.clear();
+        self.tokens.died(index, self.now);
     }
 
     pub(super) fn plan(&mut self, at: Duration, change: Change) {
@@ -425,6 +481,7 @@ fn draw_faults(root: &Rng, nodes: u32, zones: u32) -> FaultSchedule {
         joins_max: 2,
         duration: FAULTS_LAST,
         faults: u32::try_from(rng.within(1..=6)).unwrap_or(1),
+        drift_margin_ppm: LeaseTiming::FAST.tolerated_drift_ppm(),
         ..ScheduleConfig::default()
     };
     // There is no command for it yet.

@@ -16,6 +16,34 @@ fn clusters_form_are_disturbed_and_become_well_again() {
     assert!(hashes[0] != hashes[1] && hashes[1] != hashes[2]);
 }
 
+/// Runs `seed` with `nodes` nodes and exactly `faults`.
+fn survives(seed: u64, nodes: u32, faults: &str) {
+    let options = RunOptions {
+        nodes: Some(nodes),
+        faults: Some(faults.parse().unwrap()),
+        ..RunOptions::default()
+    };
+    let report = full::run(seed, &options);
+    assert_eq!(report.outcome.violation, None, "seed {seed}: {faults}");
+}
+
+/// It was refused at every start: its directory said that it was a member.
+#[test]
+fn a_node_given_up_before_it_was_active_joins_anew() {
+    for seed in 1..=3 {
+        let stopped = "0.016106s restart node=2 older=false lasts=4.741874s";
+        survives(seed, 3, stopped);
+    }
+}
+
+/// The service took no more writes, and its node stayed primary.
+#[test]
+fn a_node_whose_disk_was_full_for_a_moment_is_well_again() {
+    for seed in 1..=3 {
+        survives(seed, 3, "2.0s full-disk node=2 lasts=0.5s");
+    }
+}
+
 /// The async runtime takes a seed only in builds with this switch.
 #[cfg(tokio_unstable)]
 #[test]

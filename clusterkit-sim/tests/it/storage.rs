@@ -3,9 +3,12 @@
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use clusterkit_core::id::{DiskId, Incarnation, NodeId};
+use clusterkit_examples::kv::{KvNode, KvOptions, StoreKind};
+use clusterkit_http::client::{HttpClient, HttpRequest};
 use clusterkit_raft::storage::{
     DATABASE_FILE, Identity, LogRecord, RedbStorage, Storage, StorageError, WriteOp,
 };
@@ -13,6 +16,8 @@ use clusterkit_raft::testing::{check_raft_storage, check_storage};
 use clusterkit_sim::disk::SimDisk;
 use clusterkit_sim::{Rng, Unsynced};
 
+/// Far beyond what anything here should take.
+const LIMIT: Duration = Duration::from_secs(30);
 const KEYS: [&str; 3] = ["vote", "committed", "purged"];
 /// Longer than a page, so that records spread over several.
 const RECORD_MAX_BYTES: u64 = 6_000;
@@ -38,6 +43,48 @@ async fn the_raft_library_s_suite_passes_on_a_simulated_disk() {
         .await
         .unwrap();
     assert!(count.into_inner() > 40);
+}
+
+/// Found by the full level, seed 81: the store took no more writes after one had failed, and its node
+/// stayed primary.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_whose_record_disk_is_full_says_so_and_serves_again_once_started_anew() {
+    let (log, records) = (disk(1), disk(2));
+    let start = || {
+        let mut options = KvOptions::new("node-1", "127.0.0.1:0", "127.0.0.1:0");
+        options.store = StoreKind::Redb(records.directory());
+        options.node = options.node.directory(log.directory()).partitions(4);
+        KvNode::start(options)
+    };
+    let set = async |node: &KvNode, key: &str| {
+        let value = vec![b'v'; 64 << 10];
+        let request = HttpRequest::post(format!("/kv/set?key={key}")).body(value);
+        let http = HttpClient::default();
+        let sent = http.send(node.address(), request.within(LIMIT));
+        sent.await.unwrap().status()
+    };
+    let node = start().await.unwrap();
+    node.cluster().wait_ready(LIMIT).await.unwrap();
+    assert_eq!(set(&node, "before").await, 200);
+    records.full(Some(records.used_bytes()));
+    let mut full = 0;
+    // What redb has allocated takes a few more.
+    while set(&node, &format!("full{full}")).await == 200 {
+        full += 1;
+        assert!(full < 1_000, "the disk is not full");
+    }
+    tokio::time::timeout(LIMIT, node.failed()).await.unwrap();
+    records.full(None);
+    assert!(set(&node, "still").await >= 500, "until it is started anew");
+    node.stop().await;
+
+    let node = start().await.unwrap();
+    node.cluster().wait_ready(LIMIT).await.unwrap();
+    assert_eq!(set(&node, "after").await, 200);
+    let request = HttpRequest::get("/kv/get?key=before").within(LIMIT);
+    let kept = HttpClient::default().send(node.address(), request).await;
+    assert_eq!(kept.unwrap().status(), 200);
+    node.stop().await;
 }
 
 /// Returns how many seeds to run: `default`, or as many times that as `SEEDS_FACTOR` says.
