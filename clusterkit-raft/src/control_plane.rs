@@ -114,6 +114,19 @@ struct MemberRecord {
 }
 
 impl RaftControlPlane {
+    /// Makes `storage` free to be opened as another member of the same cluster, for a member that the
+    /// cluster gave up before it was ever active. It never voted, and what it was sent of the log is
+    /// the beginning of what any member is sent, or is replaced by it.
+    ///
+    /// # Errors
+    /// [`StorageError`] when the storage fails.
+    pub fn forget_member(storage: &dyn Storage) -> Result<(), StorageError> {
+        storage.write(&[WriteOp::SetMeta {
+            key: MEMBER_KEY,
+            value: Bytes::new(),
+        }])
+    }
+
     /// Opens this member on `storage`, reaching others over `transport`.
     ///
     /// An empty storage becomes that of `options.raft_id`; the member then waits to be added by a
@@ -521,7 +534,9 @@ impl Local {
 
 /// Checks that `storage` is that of this member, and makes an unused one so.
 fn claim(storage: &dyn Storage, options: &RaftOptions) -> Result<(), StorageError> {
-    let Some(bytes) = storage.meta(MEMBER_KEY)? else {
+    // Empty where the member it belonged to was forgotten.
+    let known = storage.meta(MEMBER_KEY)?.filter(|bytes| !bytes.is_empty());
+    let Some(bytes) = known else {
         let record = MemberRecord {
             cluster: options.cluster,
             raft_id: options.raft_id,

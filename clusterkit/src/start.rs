@@ -57,6 +57,8 @@ pub(crate) async fn start(settings: Settings) -> Result<(Arc<Inner>, RunningServ
 /// came from that cluster and is the beginning of what a new member is sent, or replaced by it.
 fn forget_membership(storage: &dyn Storage) -> Result<(), StorageError> {
     if let Some(mut identity) = Identity::load(storage)? {
+        // This first: a crash in between leaves a member that is given up once more.
+        RaftControlPlane::forget_member(storage)?;
         identity.raft_id = None;
         identity.save(storage)?;
     }
