@@ -147,28 +147,12 @@ const TABLE: &[Row] = &[
         "what Raft counts on is not on disk",
     ),
     full(
-        "apply-uncommitted",
-        300,
-        "replicas come to different states",
-    ),
-    full(
         "stale-read",
-        50,
+        100,
         "a current read misses acknowledged writes",
     ),
-    full("two-bootstraps", 50, "one cluster becomes two"),
     full("quorum-off-by-one", 100, "two majorities need not meet"),
-    full("reuse-raft-id", 100, "two disks share one internal id"),
-    full("skip-event-on-resume", 50, "a hook is never told an event"),
     full("etag-never-changes", 10, "clients keep the map they have"),
-    full(
-        "skip-lease-wait",
-        100,
-        "two nodes hold tokens of one partition",
-    ),
-    full("kv-read-unproven", 100, "a read misses acknowledged writes"),
-    full("kv-ack-before-disk", 100, "acknowledged records are lost"),
-    full("skip-directory-sync", 100, "a member returns as a new node"),
     full("kv-ack-before-copies", 20, "acknowledged records are lost"),
 ];
 
