@@ -219,8 +219,8 @@ impl Partition {
     /// Whether nodes exist and live is checked by the state that holds the record.
     #[must_use]
     pub fn broken_invariant(&self) -> Option<&'static str> {
-        let members: Vec<RaftId> = self.members().collect();
-        if has_duplicates(&members) {
+        let leads_twice = |primary| self.replicas.contains(&primary);
+        if has_duplicates(&self.replicas) || self.primary.is_some_and(leads_twice) {
             return Some("members are distinct");
         }
         if let Some(primary) = self.primary
@@ -228,11 +228,15 @@ impl Partition {
         {
             return Some("the primary is in sync");
         }
-        let behind: Vec<RaftId> = self.behind.iter().map(|behind| behind.node).collect();
-        if has_duplicates(&behind) || behind.iter().any(|&node| !self.is_member(node)) {
+        let strays = |(at, behind): (usize, &Behind)| {
+            let again = self.behind[..at].iter().any(|it| it.node == behind.node);
+            again || !self.is_member(behind.node)
+        };
+        if self.behind.iter().enumerate().any(strays) {
             return Some("members behind are distinct members");
         }
-        if !members.is_empty() && behind.len() == members.len() {
+        let members = self.members().count();
+        if members > 0 && self.behind.len() == members {
             return Some("some member is in sync");
         }
         match &self.stage {

@@ -40,7 +40,8 @@ impl Agenda {
             self.order = order(state, plan);
             self.made_for = current;
         }
-        let mut load = Load::new(state);
+        // Counted once something can begin: mostly everything has.
+        let mut load = None;
         let mut moves = Vec::new();
         let held = state.held_back();
         let held = |id: PartitionId| {
@@ -62,6 +63,7 @@ impl Agenda {
             if !comes.is_empty() && !may_copy {
                 continue;
             }
+            let load = load.get_or_insert_with(|| Load::new(state));
             let Some(sources) = load.take_on(state, partition, row, &comes) else {
                 continue;
             };

@@ -46,6 +46,10 @@ struct Era {
     proven_at: Option<Instant>,
     /// Whoever may hold a live lease of ours. Invariant: everybody granted one within the wait.
     holders: BTreeMap<(RaftId, Incarnation), Holder>,
+    /// When the first lease of `holders` ends, or earlier: nobody is to be dropped before.
+    sweep_at: Instant,
+    /// What the fence makes of `holders`: it is asked with every request of every node.
+    lowest: Option<Lowest>,
     /// Nodes to be marked down: no lease until the log has done so and they are up again.
     condemned: BTreeMap<RaftId, Condemned>,
     /// What the log held a while ago: a process that has not applied it lags too far behind.
@@ -54,12 +58,71 @@ struct Era {
     sampled: (Instant, Epoch),
 }
 
+/// The lowest epoch among holders with a possibly live lease. Invariant: what looking at all of them
+/// would give, until `until`.
+#[derive(Clone, Copy, Debug)]
+struct Lowest {
+    released: Epoch,
+    /// How many of them have applied just that.
+    holders: usize,
+    until: Instant,
+}
+
 #[derive(Clone, Copy, Debug)]
 struct Condemned {
     /// When it was last proposed.
     proposed_at: Instant,
     /// Whether the log has marked it down.
     marked: bool,
+}
+
+impl Era {
+    /// Returns when the first lease still live `now` is over.
+    fn first_over(&self, now: Instant, wait: Duration) -> Instant {
+        let live = self.holders.values().map(|holder| holder.last + wait);
+        let live = live.filter(|&over_at| now < over_at);
+        live.fold(now + wait, Instant::min)
+    }
+
+    /// Returns the lowest epoch that any holder of a possibly live lease has applied, the highest
+    /// there is where there are none.
+    fn lowest(&mut self, now: Instant, wait: Duration) -> Epoch {
+        if let Some(known) = self.lowest.filter(|known| now < known.until) {
+            return known.released;
+        }
+        let until = self.first_over(now, wait);
+        let live = self.holders.values().filter(|it| now < it.last + wait);
+        let (mut released, mut holders) = (Epoch(u64::MAX), 0);
+        for holder in live {
+            if holder.released < released {
+                (released, holders) = (holder.released, 0);
+            }
+            holders += usize::from(holder.released == released);
+        }
+        self.lowest = Some(Lowest {
+            released,
+            holders,
+            until,
+        });
+        released
+    }
+
+    /// Takes note that a holder that had applied `known` has applied `released`, or is new.
+    fn forget_lowest(&mut self, known: Option<Epoch>, released: Epoch) {
+        let Some(lowest) = &mut self.lowest else {
+            return;
+        };
+        match known {
+            Some(known) if released > known && known == lowest.released => {
+                lowest.holders = lowest.holders.saturating_sub(1);
+                if lowest.holders == 0 {
+                    self.lowest = None;
+                }
+            }
+            Some(_) => {}
+            None => self.lowest = None,
+        }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -131,6 +194,8 @@ impl LeaseBook {
             unproven: VecDeque::new(),
             proven_at: None,
             holders: BTreeMap::new(),
+            sweep_at: now,
+            lowest: None,
             condemned: BTreeMap::new(),
             due: Epoch(0),
             sampled: (now, Epoch(0)),
@@ -173,7 +238,11 @@ impl LeaseBook {
             era.due = era.sampled.1;
             era.sampled = (now, epoch);
         }
-        era.holders.retain(|_, holder| now < holder.last + wait);
+        if now >= era.sweep_at {
+            era.holders.retain(|_, holder| now < holder.last + wait);
+            era.sweep_at = era.first_over(now, wait);
+            era.lowest = None;
+        }
     }
 
     /// Takes in a request that was received `now`, judged by `state` as applied here.
@@ -211,6 +280,8 @@ impl LeaseBook {
                 needed,
             });
         }
+        let known = era.holders.get(&(node, incarnation));
+        era.forget_lowest(known.map(|holder| holder.released), request.released);
         let holder = era.holders.entry((node, incarnation)).or_insert(Holder {
             last: now,
             released: request.released,
@@ -248,7 +319,7 @@ impl LeaseBook {
     ) -> Option<LeaseGrant> {
         // Planted: whoever thinks that it leads, leads.
         let unproven = self.is_flawed(Bug::GrantOnDeposedLeader);
-        let fence = self.fence(now);
+        let fence = self.known_fence(now);
         let era = self.era.as_mut()?;
         if era.condemned.contains_key(&node) {
             return None;
@@ -282,6 +353,15 @@ impl LeaseBook {
         let live = era.holders.values().filter(|it| now < it.last + wait);
         let released = live.map(|holder| holder.released);
         released.fold(era.applied, Epoch::min)
+    }
+
+    /// Returns [`Self::fence`] without looking at every holder.
+    fn known_fence(&mut self, now: Instant) -> Epoch {
+        let (wait, predecessors) = (self.wait(), self.predecessors_wait());
+        match &mut self.era {
+            Some(era) if now >= era.since + predecessors => era.lowest(now, wait).min(era.applied),
+            Some(_) | None => Epoch(0),
+        }
     }
 
     /// Returns from when on no process of `node` can hold a live lease, unless it asks again.

@@ -35,21 +35,21 @@ impl ClusterState {
             if let Some(broken) = partition.broken_invariant() {
                 return Err(format!("partition {id}: {broken}: {partition:?}"));
             }
-            let mut named: BTreeSet<_> = partition.members().collect();
-            named.extend(partition.joining().iter().map(|joining| joining.node));
-            named.extend(partition.leaving());
-            if let Stage::Syncing(migration) = &partition.stage {
-                named.extend(&migration.target);
-            }
-            if let Some(unknown) = named.iter().find(|node| !self.nodes.contains_key(node)) {
-                return Err(format!(
-                    "partition {id} names {unknown}, which is no member"
-                ));
-            }
-            if let Some(early) = named.iter().find(|node| self.was_never_active(**node)) {
-                return Err(format!(
-                    "partition {id} names {early}, which has never been active"
-                ));
+            let target = match &partition.stage {
+                Stage::Syncing(migration) => migration.target.as_slice(),
+                Stage::Stable | Stage::Cleanup { .. } => &[],
+            };
+            let joining = partition.joining().iter().map(|joining| joining.node);
+            let others = partition.leaving().iter().chain(target).copied();
+            for node in partition.members().chain(joining).chain(others) {
+                if !self.nodes.contains_key(&node) {
+                    return Err(format!("partition {id} names {node}, which is no member"));
+                }
+                if self.was_never_active(node) {
+                    return Err(format!(
+                        "partition {id} names {node}, which has never been active"
+                    ));
+                }
             }
             match partition.primary {
                 Some(primary) if !self.is_live(primary) => {

@@ -289,7 +289,7 @@ impl ClusterState {
     /// due when it differs from [`Self::planned_basis`].
     #[must_use]
     pub fn plan_basis(&self) -> u64 {
-        let mut text: Vec<u8> = Vec::new();
+        let mut text: Vec<u8> = Vec::with_capacity(4 + self.nodes.len() * 24);
         text.extend(self.config.replication_factor.to_be_bytes());
         for node in self.nodes.values().filter(|node| self.counts(node)) {
             text.extend(node.raft_id.0.to_be_bytes());

@@ -9,6 +9,8 @@ use clusterkit_core::id::{Incarnation, LogIndex, PartitionId, RaftId, StageId};
 use clusterkit_core::lease::{LeaseGrant, LeaseRequest};
 use clusterkit_core::pause::Work;
 
+use crate::run::nanos;
+
 /// A process by its number in the run, from 1.
 pub(super) type Slot = u32;
 
@@ -110,9 +112,10 @@ pub(super) enum Answer {
 /// Events in the order of their times, those at the same time in the order they were planned in.
 #[derive(Debug, Default)]
 pub(super) struct Agenda {
-    heap: BinaryHeap<Reverse<(Duration, u64, usize)>>,
+    /// When, in nanoseconds, in which order planned, and where the event is kept.
+    heap: BinaryHeap<Reverse<(u64, u64, u32)>>,
     slots: Vec<Option<Event>>,
-    free: Vec<usize>,
+    free: Vec<u32>,
     planned: u64,
 }
 
@@ -120,21 +123,22 @@ impl Agenda {
     pub(super) fn plan(&mut self, at: Duration, event: Event) {
         let place = match self.free.pop() {
             Some(place) => {
-                self.slots[place] = Some(event);
+                self.slots[place as usize] = Some(event);
                 place
             }
             None => {
                 self.slots.push(Some(event));
-                self.slots.len() - 1
+                u32::try_from(self.slots.len() - 1).expect("invariant: memory ends before that")
             }
         };
         self.planned += 1;
-        self.heap.push(Reverse((at, self.planned, place)));
+        self.heap.push(Reverse((nanos(at), self.planned, place)));
     }
 
     pub(super) fn next(&mut self) -> Option<(Duration, Event)> {
         let Reverse((at, _, place)) = self.heap.pop()?;
         self.free.push(place);
-        self.slots[place].take().map(|event| (at, event))
+        let event = self.slots[place as usize].take();
+        event.map(|event| (Duration::from_nanos(at), event))
     }
 }

@@ -171,7 +171,11 @@ impl Clock {
     }
 
     fn read(&self, now: Duration) -> u64 {
-        let passed = i128::from(nanos(now.saturating_sub(self.since.0)));
+        let passed = nanos(now.saturating_sub(self.since.0));
+        if self.ppm == 0 {
+            return self.since.1 + passed;
+        }
+        let passed = i128::from(passed);
         let told = passed + passed * i128::from(self.ppm) / 1_000_000;
         self.since.1 + u64::try_from(told).unwrap_or(0)
     }
@@ -188,6 +192,9 @@ impl Clock {
 
     /// Returns when, in the world's time, `span` of this clock has passed after `now`.
     pub(super) fn after(&self, now: Duration, span: Duration) -> Duration {
+        if self.ppm == 0 {
+            return now + span;
+        }
         let span = i128::from(nanos(span));
         let real = span * 1_000_000 / (1_000_000 + i128::from(self.ppm));
         now + Duration::from_nanos(u64::try_from(real).unwrap_or(u64::MAX / 4))

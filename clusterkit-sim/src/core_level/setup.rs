@@ -34,7 +34,9 @@ pub(super) fn build(seed: u64, options: &RunOptions) -> World {
     let root = Rng::new(seed);
     let mut sizes = root.split("sizes");
     let mut profile = root.split("profile");
-    let duels = profile.chance(DUELS_PERMILLE);
+    // A scene cuts somebody off from everybody: a cut for each.
+    let few = options.nodes.is_none_or(|nodes| nodes < 10);
+    let duels = profile.chance(DUELS_PERMILLE) && few;
     let mut drawn = draw_nodes(&mut sizes);
     if duels {
         drawn = [3, 3, 4, 5][profile.index(4)];

@@ -61,14 +61,20 @@ impl World {
         let Some(lease) = &mut process.lease else {
             return Ok(());
         };
+        let before = (lease.is_live(local), lease.fence());
         lease.handle_grant(grant, local);
+        // A lease that is only prolonged begins no token.
+        let begins = before != (lease.is_live(local), lease.fence());
         if self.settings.hurries {
             let waits = self.process(slot).lease.as_ref();
             if waits.is_some_and(Lease::awaits_fence) {
                 self.hurry_pulse(slot);
             }
         }
-        self.check_tokens_soon()
+        if begins {
+            return self.check_tokens_soon();
+        }
+        Ok(())
     }
 
     /// Checks the tokens of a small world.
@@ -101,8 +107,11 @@ impl World {
             let (Some(me), Some(lease)) = (process.disk.raft_id, &process.lease) else {
                 continue;
             };
+            if process.view.epoch() == state.epoch() {
+                continue;
+            }
             let local = process.clock.monotonic(self.now);
-            if process.view.epoch() == state.epoch() || !lease.is_live(local) {
+            if !lease.is_live(local) {
                 continue;
             }
             for (id, partition) in process.view.partitions_by_id() {

@@ -396,9 +396,12 @@ impl World {
     fn grant(&mut self, from: usize, to: usize) {
         let now = self.processes[from].clock(self.now);
         let (node, incarnation) = (self.processes[to].node, self.processes[to].incarnation);
-        if let Some(grant) = self.processes[from].book.grant(node, incarnation, now)
-            && let Some(delay) = self.delay(from, to)
-        {
+        let Some(grant) = self.processes[from].book.grant(node, incarnation, now) else {
+            return;
+        };
+        // What is remembered of the holders is what looking at all of them gives.
+        assert_eq!(grant.fence, self.processes[from].book.fence(now));
+        if let Some(delay) = self.delay(from, to) {
             self.after(delay, Happens::Grant(to, grant));
         }
     }
