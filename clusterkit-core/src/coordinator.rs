@@ -223,7 +223,7 @@ impl Coordinator {
         self.guard(state, now, &mut decision);
         self.evict(state, now, wall, &mut decision);
         self.admit(state, wall, &mut decision);
-        dismiss(state, wall, &mut decision);
+        self.dismiss(state, now, wall, &mut decision);
         self.dismiss_never_active(state, now, wall, &mut decision);
         revert(state, wall, &mut decision);
         self.deadlines.decide(state, now, wall, &mut decision);
@@ -363,6 +363,35 @@ impl Coordinator {
         }
         if !nodes.is_empty() {
             decision.commands.push(Command::Evict { nodes, at: wall });
+        }
+    }
+
+    /// Removes nodes that are to leave and hold nothing any more. The leader itself leaves only while
+    /// somebody who stays reports in: the others may be gone and not yet declared down.
+    fn dismiss(
+        &self,
+        state: &ClusterState,
+        now: Instant,
+        wall: UnixMillis,
+        decision: &mut Decision,
+    ) {
+        let leader = self.detector.leading();
+        let is_there = |node: RaftId| {
+            let heard = self.detector.liveness(node, now) == Some(Liveness::Up);
+            leader == Some(node) || (heard && self.applied.contains_key(&node))
+        };
+        for node in state.nodes().filter(|node| node.drain == Drain::Leave) {
+            let node = node.raft_id;
+            let mut others = state.nodes().filter(|other| other.raft_id != node);
+            let stays = others.any(|other| other.status.is_live() && is_there(other.raft_id));
+            if stays && !state.holds_anything(node) {
+                decision.commands.push(Command::Remove {
+                    node,
+                    reason: LeaveReason::Drained,
+                    force: false,
+                    at: wall,
+                });
+            }
         }
     }
 
@@ -517,23 +546,6 @@ fn is_quiet(state: &ClusterState) -> bool {
             .partitions()
             .iter()
             .all(|p| p.behind.is_empty() && p.primary.is_some())
-}
-
-/// Removes nodes that are to leave and hold nothing any more.
-fn dismiss(state: &ClusterState, wall: UnixMillis, decision: &mut Decision) {
-    for node in state.nodes().filter(|node| node.drain == Drain::Leave) {
-        let others = state
-            .nodes()
-            .any(|other| other.raft_id != node.raft_id && other.status.is_live());
-        if others && !state.holds_anything(node.raft_id) {
-            decision.commands.push(Command::Remove {
-                node: node.raft_id,
-                reason: LeaveReason::Drained,
-                force: false,
-                at: wall,
-            });
-        }
-    }
 }
 
 /// Calls off moves whose copying node has died.

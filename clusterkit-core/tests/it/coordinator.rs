@@ -8,7 +8,7 @@ use std::time::Duration;
 use clusterkit_core::command::Command;
 use clusterkit_core::config::ClusterConfig;
 use clusterkit_core::coordinator::Coordinator;
-use clusterkit_core::detector::DetectorConfig;
+use clusterkit_core::detector::{DetectorConfig, Heard};
 use clusterkit_core::event::LeaveReason;
 use clusterkit_core::id::{Incarnation, PartitionId, RaftId};
 use clusterkit_core::lease::{LeadershipProof, Lease};
@@ -507,4 +507,36 @@ fn a_leader_elected_while_it_was_joining_activates_itself() {
         at: AT,
     };
     assert!(decision.commands.contains(&activate), "{decision:?}");
+}
+
+/// Simulator, core seed 2036605: the leader was to leave, and of the only node to stay nobody knew
+/// yet that its disk was lost.
+#[test]
+fn a_leader_leaves_only_while_somebody_who_stays_reports_in() {
+    let mut world = World::formed(1, 4, 1);
+    let other = world.ok(join(spec(2), None)).node.unwrap();
+    let leader = RaftId::BOOTSTRAP;
+    let leave = Command::Drain {
+        node: leader,
+        on: true,
+        leave: true,
+        at: AT,
+    };
+    world.ok(Command::Activate {
+        node: other,
+        at: AT,
+    });
+    world.ok(leave);
+    let leaves =
+        |command: &Command| matches!(command, Command::Remove { node, .. } if *node == leader);
+    let mut coordinator = Coordinator::new(DetectorConfig::default()).unwrap();
+    let now = Instant::from_millis(10);
+    coordinator.handle_leadership(Some(leader), 2, now);
+    let decision = coordinator.decide(&world.state, now, AT);
+    assert!(!decision.commands.iter().any(leaves), "{decision:?}");
+    let incarnation = world.state.node(other).unwrap().incarnation;
+    let heard = coordinator.handle_heartbeat(other, incarnation, world.state.applied(), now);
+    assert_eq!(heard, Heard::Counted);
+    let decision = coordinator.decide(&world.state, now, AT);
+    assert!(decision.commands.iter().any(leaves), "{decision:?}");
 }
