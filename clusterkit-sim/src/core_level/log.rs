@@ -202,8 +202,10 @@ impl World {
             }
             return Ok(());
         }
+        let lost = self.log.proposals.get(&id);
+        let lost = lost.is_some_and(|proposal| self.leaves_no_log(&proposal.command));
         // The new leader may or may not have had it.
-        if overtaken && self.log.rng.chance(500) {
+        if lost || overtaken && self.log.rng.chance(500) {
             self.drop_proposal(id);
             return Ok(());
         }
@@ -217,6 +219,17 @@ impl World {
         };
         self.give_answer(&proposal, result);
         Ok(())
+    }
+
+    /// Tells whether `command` removes the last member whose disk still exists. A real log cannot
+    /// commit that: those who stay would have to agree.
+    fn leaves_no_log(&self, command: &Command) -> bool {
+        let Command::Remove { node, .. } = command else {
+            return false;
+        };
+        let mut others = self.log.state.nodes().map(|other| other.raft_id);
+        self.log.state.nodes().len() > 1
+            && !others.any(|other| other != *node && self.home_of(other).is_some())
     }
 
     fn drop_proposal(&mut self, id: u64) {
