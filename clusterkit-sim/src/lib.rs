@@ -33,6 +33,7 @@ mod run;
 mod schedule;
 mod trace;
 
+pub use full::{Client, Failure, Observer, Process, Program, ProgramError, Simulation, Totals};
 pub use outcome::{Level, MalformedOutcome, Outcome, Violation};
 pub use rng::Rng;
 pub use run::{Report, RunOptions};

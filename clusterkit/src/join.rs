@@ -31,11 +31,7 @@ impl Inner {
         member: Option<RaftId>,
         limit: Duration,
     ) -> Result<(ClusterId, RaftId), JoinError> {
-        let mut wanted = Wanted::new(&self.settings.fixed, self.cluster());
-        if member.is_some() {
-            // It may have been changed since this member joined: not a reason to keep it out.
-            wanted.replication_factor = None;
-        }
+        let wanted = Wanted::new(&self.settings.fixed, self.cluster());
         let request = JoinRequest {
             spec: self.spec.clone(),
             member,

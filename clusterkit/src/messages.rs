@@ -31,7 +31,6 @@ pub(crate) struct Wanted {
     pub(crate) cluster: Option<ClusterId>,
     pub(crate) cluster_name: Option<String>,
     pub(crate) partition_count: Option<u32>,
-    pub(crate) replication_factor: Option<u32>,
     pub(crate) hash: Option<HashAlgorithm>,
 }
 
@@ -41,7 +40,6 @@ impl Wanted {
             cluster,
             cluster_name: fixed.cluster_name.clone(),
             partition_count: fixed.partition_count,
-            replication_factor: fixed.replication_factor,
             hash: fixed.hash,
         }
     }
@@ -65,14 +63,6 @@ impl Wanted {
             .or_else(|| {
                 let found = &config.partition_count;
                 differs("partition_count", self.partition_count.as_ref(), found)
-            })
-            .or_else(|| {
-                let found = &config.replication_factor;
-                differs(
-                    "replication_factor",
-                    self.replication_factor.as_ref(),
-                    found,
-                )
             })
             .or_else(|| differs("hash", self.hash.as_ref(), &config.hash.algorithm))
     }

@@ -106,7 +106,6 @@ pub struct Options {
     directory: Option<Arc<dyn Directory>>,
     cluster_name: Option<String>,
     partition_count: Option<u32>,
-    replication_factor: Option<u32>,
     hash: Option<HashAlgorithm>,
     settings: ConfigChange,
     strict_lease: Option<bool>,
@@ -159,7 +158,6 @@ pub struct Settings {
 pub(crate) struct Fixed {
     pub(crate) cluster_name: Option<String>,
     pub(crate) partition_count: Option<u32>,
-    pub(crate) replication_factor: Option<u32>,
     pub(crate) hash: Option<HashAlgorithm>,
 }
 
@@ -202,7 +200,6 @@ impl Options {
             directory: None,
             cluster_name: None,
             partition_count: None,
-            replication_factor: None,
             hash: None,
             settings: ConfigChange::default(),
             strict_lease: None,
@@ -344,10 +341,11 @@ impl Options {
         self
     }
 
-    /// Sets the number of copies of each partition, 1 to 7. Default 3. Joining a cluster with
-    /// another number is refused; a member that starts again goes by what the cluster has now.
+    /// Sets the number of copies of each partition, 1 to 7. Default 3. Read when the cluster is
+    /// formed; who joins goes by what it has by then
+    /// ([`ClusterKit::set_replication_factor`](crate::ClusterKit::set_replication_factor)).
     pub fn replication_factor(mut self, factor: u32) -> Self {
-        self.replication_factor = Some(factor);
+        self.settings.replication_factor = Some(factor);
         self
     }
 
@@ -567,7 +565,6 @@ impl Options {
             config.name.clone_from(name);
         }
         config.partition_count = self.partition_count.unwrap_or(config.partition_count);
-        config.replication_factor = self.replication_factor.unwrap_or(config.replication_factor);
         config.hash = self.hash.map_or(config.hash, HashConfig::new);
         config.strict_lease = self.strict_lease.unwrap_or(config.strict_lease);
         let config = self.settings.apply_to(&config)?;
@@ -593,7 +590,6 @@ impl Options {
             fixed: Fixed {
                 cluster_name: self.cluster_name.clone(),
                 partition_count: self.partition_count,
-                replication_factor: self.replication_factor,
                 hash: self.hash,
             },
             services: self.services.clone(),

@@ -115,7 +115,7 @@ impl World {
             }
             Fault::Wipe { node, .. } => {
                 if let Some(index) = self.index(*node) {
-                    self.wiped.insert(*node);
+                    self.wiped(*node);
                     self.lose_disk(index);
                     self.take_down(index, Unsynced::Lost, true);
                     self.nodes[index].disk.wipe();
@@ -213,7 +213,7 @@ impl World {
                 return;
             }
             if matches!(fault, Fault::Remove { force: true, .. }) {
-                self.wiped.insert(self.nodes[gone].number);
+                self.wiped(self.nodes[gone].number);
             }
             self.nodes[gone].dismissed = true;
         }

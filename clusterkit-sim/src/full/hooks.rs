@@ -1,15 +1,16 @@
 //! What the hooks of each process were called with, and how each call ended.
 //!
-//! The service's own hooks run inside a subscriber that handles every event and writes it down. The
+//! The program's own hooks run inside a subscriber that handles every event and writes it down. The
 //! record is judged at the end by [`crate::check::hooks`].
 
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use clusterkit::{
-    EventsMissed, HealthChange, HookKind, HookResult, Hooks, NodeJoined, NodeLeft, NodeRejoined,
+    EventsMissed, HealthChange, HookKind, HookResult, NodeJoined, NodeLeft, NodeRejoined,
     PartitionChange, RebalanceCompleted, RebalanceStarted, Subscriber,
 };
 use clusterkit_core::event::Event;
@@ -26,6 +27,8 @@ pub(super) const CURSOR_FILE: &str = "hooks.cursor";
 pub(crate) struct Recorder {
     fabric: Arc<Fabric>,
     calls: Mutex<Vec<HookCall>>,
+    /// Whether hooks were put beside it.
+    used: AtomicBool,
 }
 
 impl Recorder {
@@ -33,6 +36,7 @@ impl Recorder {
         Arc::new(Self {
             fabric,
             calls: Mutex::default(),
+            used: AtomicBool::new(false),
         })
     }
 
@@ -95,10 +99,23 @@ impl Drop for Running {
     }
 }
 
-/// The hooks of the service with somebody who takes notes.
+/// Hooks with somebody who takes notes.
 pub(super) struct Recorded {
-    pub(super) hooks: Hooks,
-    pub(super) recorder: Arc<Recorder>,
+    hooks: Arc<dyn Subscriber>,
+    recorder: Arc<Recorder>,
+}
+
+impl Recorded {
+    pub(super) fn new(hooks: Arc<dyn Subscriber>, recorder: Arc<Recorder>) -> Self {
+        recorder.used.store(true, Ordering::Relaxed);
+        Self { hooks, recorder }
+    }
+
+    /// Notes that `hook` is called, and how that ends.
+    async fn note(&self, told: Told, hook: impl Future<Output = HookResult> + Send) -> HookResult {
+        let running = self.recorder.begin(told);
+        running.end(hook.await)
+    }
 }
 
 #[async_trait]
@@ -114,43 +131,45 @@ impl Subscriber for Recorded {
             stage_id: change.stage_id,
             target: change.target.raft_id,
         };
-        let running = self.recorder.begin(told);
-        running.end(Subscriber::on_partition_change(&self.hooks, change).await)
+        self.note(told, self.hooks.on_partition_change(change))
+            .await
     }
 
     async fn on_node_join(&self, joined: NodeJoined) -> HookResult {
         let told = Told::Joined(joined.node.raft_id, joined.at);
-        self.recorder.begin(told).end(Ok(()))
+        self.note(told, self.hooks.on_node_join(joined)).await
     }
 
     async fn on_node_rejoin(&self, rejoined: NodeRejoined) -> HookResult {
         let told = Told::Rejoined(rejoined.node.raft_id, rejoined.at);
-        self.recorder.begin(told).end(Ok(()))
+        self.note(told, self.hooks.on_node_rejoin(rejoined)).await
     }
 
     async fn on_node_leave(&self, left: NodeLeft) -> HookResult {
         let told = Told::Left(left.node.raft_id, left.at);
-        self.recorder.begin(told).end(Ok(()))
+        self.note(told, self.hooks.on_node_leave(left)).await
     }
 
     async fn on_rebalance_start(&self, started: RebalanceStarted) -> HookResult {
         let told = Told::RebalanceStarted(started.plan);
-        self.recorder.begin(told).end(Ok(()))
+        self.note(told, self.hooks.on_rebalance_start(started))
+            .await
     }
 
     async fn on_rebalance_complete(&self, completed: RebalanceCompleted) -> HookResult {
         let told = Told::RebalanceCompleted(completed.plan);
-        self.recorder.begin(told).end(Ok(()))
+        self.note(told, self.hooks.on_rebalance_complete(completed))
+            .await
     }
 
     async fn on_health_change(&self, change: HealthChange) -> HookResult {
         let told = Told::Health(change.status, change.at);
-        self.recorder.begin(told).end(Ok(()))
+        self.note(told, self.hooks.on_health_change(change)).await
     }
 
     async fn on_events_missed(&self, missed: EventsMissed) -> HookResult {
         let told = Told::Missed(missed.from, missed.to);
-        self.recorder.begin(told).end(Ok(()))
+        self.note(told, self.hooks.on_events_missed(missed)).await
     }
 }
 
@@ -194,6 +213,9 @@ pub(super) fn check(
 ) -> Result<(), Violation> {
     let members = processes.iter().filter_map(|process| {
         let node = process.member?;
+        if !process.recorder.used.load(Ordering::Relaxed) {
+            return None;
+        }
         let cursor = process.cursor.as_ref();
         let found = cursor.filter(|cursor| cursor.owner == node.to_string());
         // Who has not been told anything yet begins with its own admission.

@@ -19,8 +19,9 @@
 //! It is its own small world and not turmoil's, which cannot stop a process, drift its timers, or
 //! send again what a cut held up.
 //!
-//! `world` carries out the faults and looks at every node after every turn (`judge`); `workload`
-//! is what the clients do; what they saw is judged at the end by [`crate::check`].
+//! `world` carries out the faults and looks at every node after every turn (`judge`). What runs on
+//! its machines is a [`Program`]: `kv` for `cargo xtask sim`, whose clients (`workload`) write down
+//! what they saw, and any other by [`Simulation`].
 
 mod clock;
 mod ending;
@@ -28,31 +29,45 @@ mod fabric;
 mod faults;
 mod hooks;
 mod judge;
+mod kv;
 mod machine;
 mod net;
-mod node;
 mod owners;
+mod program;
+mod simulation;
 mod workload;
 mod world;
 
 use std::time::Duration;
 
-use crate::{Report, RunOptions};
+use program::Cast;
+pub use program::{Client, Observer, Process, Program, ProgramError};
+pub use simulation::{Failure, Simulation, Totals};
+
+use crate::{Report, Rng, RunOptions};
 
 /// How long the world lets machines run between two looks at the network.
 pub const TURN: Duration = Duration::from_millis(2);
 
-/// Runs `seed`.
+/// Runs `seed` with the example key-value service as the program.
 ///
 /// # Panics
 /// When anything that runs in it does where nobody catches it.
 #[must_use]
 pub fn run(seed: u64, options: &RunOptions) -> Report {
-    let options = options.clone();
+    run_as(seed, options.clone(), kv::cast)
+}
+
+/// Runs `seed` with what `cast` says.
+fn run_as(
+    seed: u64,
+    options: RunOptions,
+    cast: impl FnOnce(&mut Rng, u32) -> Cast + Send + 'static,
+) -> Report {
     // A thread of its own: its chance begins with the seed, whatever ran before.
     let running = std::thread::Builder::new()
         .name(format!("seed-{seed}"))
-        .spawn(move || world::World::new(seed, options).run());
+        .spawn(move || world::World::new(seed, options, cast).run());
     let joined = running
         .expect("invariant: a process that simulates may start a thread")
         .join();

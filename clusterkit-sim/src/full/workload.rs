@@ -2,21 +2,16 @@
 //!
 //! Values are numbers that no two writes share, so that whoever reads one knows who wrote it.
 
-use std::net::IpAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use clusterkit_client::{CallError, Client, HttpSource, HttpSourceLimits, Target};
 use clusterkit_core::id::LogIndex;
 use clusterkit_http::client::{ClientLimits, HttpClient, HttpError, HttpRequest, HttpResponse};
-use clusterkit_http::net::Network;
 use clusterkit_http::{Method, headers};
 
-use super::fabric::Fabric;
-use super::net::SimNetwork;
-use super::node::{ClusterShape, HTTP_PORT};
-use crate::Rng;
+use super::program::Client as SimClient;
 use crate::check::{Answer, Call, Ending, Expected, History, Seen, Ticket, Value, Version};
 
 /// How long a call may take, and one attempt of it.
@@ -25,15 +20,10 @@ const ATTEMPT_LIMIT: Duration = Duration::from_millis(500);
 /// How long a client rests between two calls, at most.
 const REST: Duration = Duration::from_millis(60);
 
-/// What all clients share with the world.
+/// What the clients share.
 #[derive(Debug)]
-pub(crate) struct Workload {
-    pub(crate) fabric: Arc<Fabric>,
-    pub(crate) shape: Arc<ClusterShape>,
-    pub(crate) keys: u64,
-    /// Whether reads of the key-value service are of the present: not where a primary's clock is so
-    /// slow that it trusts a token that others know to be over.
-    reads_are_fresh: bool,
+pub(super) struct Workload {
+    keys: u64,
     state: Mutex<State>,
 }
 
@@ -45,9 +35,6 @@ struct State {
     next_value: u64,
     /// The entity tag of some topology, early in the run.
     tag: Option<String>,
-    /// Clients that are to stop, and those that have.
-    closing: bool,
-    done: u32,
 }
 
 /// Which of the two services.
@@ -58,17 +45,9 @@ enum Service {
 }
 
 impl Workload {
-    pub(crate) fn new(
-        fabric: Arc<Fabric>,
-        shape: Arc<ClusterShape>,
-        keys: u64,
-        reads_are_fresh: bool,
-    ) -> Self {
+    pub(super) fn new(keys: u64) -> Self {
         Self {
-            fabric,
-            shape,
             keys,
-            reads_are_fresh,
             state: Mutex::default(),
         }
     }
@@ -77,24 +56,8 @@ impl Workload {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Tells the clients to finish what they do and stop.
-    pub(crate) fn close(&self) {
-        self.lock().closing = true;
-    }
-
-    /// Returns how many clients have stopped.
-    pub(crate) fn done(&self) -> u32 {
-        self.lock().done
-    }
-
-    /// Returns how many calls there were so far.
-    pub(crate) fn calls(&self) -> usize {
-        let state = self.lock();
-        state.records.operations().len() + state.data.operations().len()
-    }
-
     /// Returns what was recorded of the key-value service and of custom data.
-    pub(crate) fn take(&self) -> (History, History) {
+    pub(super) fn take(&self) -> (History, History) {
         let mut state = self.lock();
         let state = &mut *state;
         (
@@ -104,33 +67,13 @@ impl Workload {
     }
 
     /// Returns the entity tag of some early topology.
-    pub(crate) fn tag(&self) -> Option<String> {
+    pub(super) fn tag(&self) -> Option<String> {
         self.lock().tag.clone()
     }
 
     /// Returns the keys of the key-value service.
-    pub(crate) fn record_keys(&self) -> impl Iterator<Item = String> + use<> {
+    pub(super) fn record_keys(&self) -> impl Iterator<Item = String> + use<> {
         (0..self.keys).map(|number| format!("k{number}"))
-    }
-
-    fn begin(&self, service: Service, client: u32, key: &str, call: Call) -> Ticket {
-        let now = self.fabric.now();
-        let mut state = self.lock();
-        let history = match service {
-            Service::Records => &mut state.records,
-            Service::Data => &mut state.data,
-        };
-        history.invoke(client, key, call, now)
-    }
-
-    fn end(&self, service: Service, ticket: Ticket, ending: Ending) {
-        let now = self.fabric.now();
-        let mut state = self.lock();
-        let history = match service {
-            Service::Records => &mut state.records,
-            Service::Data => &mut state.data,
-        };
-        history.ended(ticket, now, ending);
     }
 
     fn value(&self) -> u64 {
@@ -140,32 +83,38 @@ impl Workload {
     }
 }
 
+impl State {
+    fn history(&mut self, service: Service) -> &mut History {
+        match service {
+            Service::Records => &mut self.records,
+            Service::Data => &mut self.data,
+        }
+    }
+}
+
 /// One client.
-struct Worker {
-    number: u32,
-    rng: Rng,
-    work: Arc<Workload>,
+struct Worker<'a> {
+    me: SimClient,
+    work: &'a Workload,
     http: HttpClient,
     client: Client,
     /// What it saw last under each key of the data.
     seen: Vec<Option<LogIndex>>,
 }
 
-/// Runs client `number` on the machine `host` until it is told to stop.
-pub(crate) async fn run(number: u32, host: IpAddr, boot: u64, mut rng: Rng, work: Arc<Workload>) {
-    let network: Arc<dyn Network> = Arc::new(SimNetwork::new(Arc::clone(&work.fabric), host, boot));
-    let http = HttpClient::over(Arc::clone(&network), ClientLimits::default());
+/// Runs the client `me` until it is told to stop.
+pub(super) async fn run(me: SimClient, work: &Workload) {
+    let http = HttpClient::over(me.network(), ClientLimits::default());
     let client = loop {
-        if work.lock().closing {
-            work.lock().done += 1;
+        if me.is_closing() {
             return;
         }
         let limits = HttpSourceLimits {
             request: Duration::from_millis(500),
             silence: Duration::from_secs(5),
         };
-        let connecting = Client::builder(work.shape.seeds.iter().map(String::as_str))
-            .source(HttpSource::over(Arc::clone(&network), limits))
+        let connecting = Client::builder(me.seeds().iter().map(String::as_str))
+            .source(HttpSource::over(me.network(), limits))
             .attempt_timeout(ATTEMPT_LIMIT)
             .call_deadline(CALL_LIMIT)
             .connect();
@@ -174,22 +123,19 @@ pub(crate) async fn run(number: u32, host: IpAddr, boot: u64, mut rng: Rng, work
             Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
         }
     };
-    rng.u64();
-    note_tag(&http, &client, &work).await;
+    note_tag(&http, &client, work).await;
     let mut worker = Worker {
-        number,
-        rng,
-        work: Arc::clone(&work),
+        me,
+        work,
         http,
         client,
         seen: Vec::new(),
     };
-    while !work.lock().closing {
-        let rest = worker.rng.duration(Duration::ZERO..=REST);
+    while !worker.me.is_closing() {
+        let rest = worker.me.rng().duration(Duration::ZERO..=REST);
         tokio::time::sleep(rest).await;
         worker.act().await;
     }
-    work.lock().done += 1;
 }
 
 /// Asks for the topology and remembers its entity tag, unless that is known.
@@ -207,9 +153,21 @@ async fn note_tag(http: &HttpClient, client: &Client, work: &Workload) {
     }
 }
 
-impl Worker {
+impl Worker<'_> {
+    fn begin(&self, service: Service, key: &str, call: Call) -> Ticket {
+        let (client, now) = (self.me.number(), self.me.true_time());
+        let mut state = self.work.lock();
+        state.history(service).invoke(client, key, call, now)
+    }
+
+    fn end(&self, service: Service, ticket: Ticket, ending: Ending) {
+        let now = self.me.true_time();
+        let mut state = self.work.lock();
+        state.history(service).ended(ticket, now, ending);
+    }
+
     async fn act(&mut self) {
-        match self.rng.below(100) {
+        match self.me.rng().below(100) {
             0..40 => self.put().await,
             40..48 => self.delete().await,
             48..75 => self.get().await,
@@ -219,28 +177,26 @@ impl Worker {
     }
 
     fn key(&mut self) -> String {
-        format!("k{}", self.rng.below(self.work.keys))
+        format!("k{}", self.me.rng().below(self.work.keys))
     }
 
     async fn put(&mut self) {
         let key = self.key();
         let value = self.work.value();
         let call = Call::Write(Value(value));
-        let ticket = self.work.begin(Service::Records, self.number, &key, call);
+        let ticket = self.begin(Service::Records, &key, call);
         let request =
             HttpRequest::post(format!("/kv/set?key={key}")).body(Bytes::from(value.to_string()));
         let ending = self.write(&key, request).await;
-        self.work.end(Service::Records, ticket, ending);
+        self.end(Service::Records, ticket, ending);
     }
 
     async fn delete(&mut self) {
         let key = self.key();
-        let ticket = self
-            .work
-            .begin(Service::Records, self.number, &key, Call::Delete);
+        let ticket = self.begin(Service::Records, &key, Call::Delete);
         let request = HttpRequest::new(Method::Delete, format!("/kv/delete?key={key}"));
         let ending = self.write(&key, request).await;
-        self.work.end(Service::Records, ticket, ending);
+        self.end(Service::Records, ticket, ending);
     }
 
     async fn write(&self, key: &str, request: HttpRequest) -> Ending {
@@ -261,9 +217,10 @@ impl Worker {
 
     async fn get(&mut self) {
         let key = self.key();
-        let fresh = self.work.reads_are_fresh;
+        // A primary whose clock is so slow trusts a token that others know to be over.
+        let fresh = self.me.clocks_are_kept();
         let call = Call::Read { fresh };
-        let ticket = self.work.begin(Service::Records, self.number, &key, call);
+        let ticket = self.begin(Service::Records, &key, call);
         let sent = self
             .client
             .call(key.as_bytes())
@@ -282,7 +239,7 @@ impl Worker {
             }
             Err(_) => Ending::Failed,
         };
-        self.work.end(Service::Records, ticket, ending);
+        self.end(Service::Records, ticket, ending);
     }
 
     /// Sends `request` to the key-value service of `target`.
@@ -313,15 +270,16 @@ impl Worker {
             .iter()
             .map(|n| n.address.to_string())
             .collect();
-        let address = match self.rng.pick(&nodes) {
-            Some(address) => address.clone(),
-            None => format!("10.0.0.1:{HTTP_PORT}"),
+        let nodes = match nodes.is_empty() {
+            true => self.me.seeds().to_vec(),
+            false => nodes,
         };
+        let address = self.me.rng().pick(&nodes).cloned().unwrap_or_default();
         self.http.send(&address, request.within(CALL_LIMIT)).await
     }
 
     async fn compare_and_set(&mut self) {
-        let number = self.rng.index(3);
+        let number = self.me.rng().index(3);
         self.seen.resize(3, None);
         let key = format!("d{number}");
         let value = self.work.value();
@@ -333,7 +291,7 @@ impl Worker {
             expected,
             value: Some(Value(value)),
         };
-        let ticket = self.work.begin(Service::Data, self.number, &key, call);
+        let ticket = self.begin(Service::Data, &key, call);
         let mut request = HttpRequest::new(Method::Put, format!("/v1/data/{key}"))
             .body(Bytes::from(value.to_string()));
         request = match self.seen[number] {
@@ -355,14 +313,14 @@ impl Worker {
             Err(error) if error.is_retryable() => Ending::Failed,
             Err(_) => Ending::Unknown,
         };
-        self.work.end(Service::Data, ticket, ending);
+        self.end(Service::Data, ticket, ending);
         if ending == Ending::Done(Answer::Mismatch(Seen::Unsaid)) {
             self.read(number).await;
         }
     }
 
     async fn read_data(&mut self) {
-        let number = self.rng.index(3);
+        let number = self.me.rng().index(3);
         self.read(number).await;
     }
 
@@ -370,7 +328,7 @@ impl Worker {
         self.seen.resize(3, None);
         let key = format!("d{number}");
         let call = Call::Read { fresh: true };
-        let ticket = self.work.begin(Service::Data, self.number, &key, call);
+        let ticket = self.begin(Service::Data, &key, call);
         let request = HttpRequest::get(format!("/v1/data/{key}?consistent=1"));
         let ending = match self.ask(request).await {
             Ok(answer) if answer.is_success() => {
@@ -388,7 +346,7 @@ impl Worker {
             }
             Ok(_) | Err(_) => Ending::Failed,
         };
-        self.work.end(Service::Data, ticket, ending);
+        self.end(Service::Data, ticket, ending);
     }
 }
 

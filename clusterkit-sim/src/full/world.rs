@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use clusterkit_core::event::Event;
@@ -16,9 +17,8 @@ use super::faults::Change;
 use super::hooks::{CURSOR_FILE, Cursor, Notes, Recorder};
 use super::judge::Judge;
 use super::machine::Machine;
-use super::node::{self, ClusterShape, End, HTTP_PORT, Probe, Start};
 use super::owners::{Asked, Tokens};
-use super::workload::{self, Workload};
+use super::program::{self, Cast, Client, End, HTTP_PORT, Probe, Shared, Start};
 use crate::disk::SimDisk;
 use crate::{
     Fault, FaultKind, FaultSchedule, Level, Outcome, Report, Rng, RunOptions, ScheduleConfig,
@@ -64,10 +64,12 @@ pub(super) struct World {
     pub(super) rng: Rng,
     pub(super) trace: Trace,
     pub(super) fabric: Arc<Fabric>,
-    pub(super) shape: Arc<ClusterShape>,
+    pub(super) shared: Arc<Shared>,
     pub(super) nodes: Vec<Node>,
-    clients: Vec<Machine>,
-    pub(super) workload: Arc<Workload>,
+    pub(super) clients: Vec<Machine>,
+    clients_wanted: u32,
+    /// What runs, for people.
+    about: String,
     judge: Judge,
     /// Every event of the log so far.
     pub(super) committed: Vec<Event>,
@@ -79,16 +81,12 @@ pub(super) struct World {
     changes: BTreeMap<(Duration, u64), Change>,
     changes_made: u64,
     /// Nodes that lost their disk, or were removed with what they held.
-    pub(super) wiped: BTreeSet<u32>,
-    /// How many nodes there were at the start.
-    pub(super) begun_with: u32,
+    wiped: BTreeSet<u32>,
     /// Members whose disk is gone, and whether a majority of the voters once was among them.
     pub(super) without_disk: BTreeSet<RaftId>,
     pub(super) is_lost: bool,
     /// Some node was seen as a member: from now on none may form a cluster.
     formed: bool,
-    /// No clock is off by more than leases tolerate: what tokens prove, they prove.
-    pub(super) clocks_are_kept: bool,
 }
 
 impl World {
@@ -99,6 +97,7 @@ impl World {
             faults,
             trace: lines,
         }: RunOptions,
+        cast: impl FnOnce(&mut Rng, u32) -> Cast,
     ) -> Self {
         let root = Rng::new(seed);
         let mut rng = root.split("world");
@@ -107,39 +106,36 @@ impl World {
             [3, 3, 3, 3, 3, 3, 4, 4, 5, 5, 5, 5, 1, 2, 6, 7, 8, 9][rng.index(18)]
         });
         let zones = if count >= 3 && rng.chance(300) { 3 } else { 0 };
-        let faults = faults.unwrap_or_else(|| draw_faults(&root, count, zones));
+        let cast = cast(&mut root.split("program"), count);
+        let faults = faults.unwrap_or_else(|| draw_faults(&root, count, zones, &cast.unwanted));
         let fabric = Arc::new(Fabric::new(root.split("network")));
-        let shape = Arc::new(ClusterShape {
-            seeds: (1..=count.min(3))
-                .map(|n| format!("{}:{HTTP_PORT}", host(n)))
-                .collect(),
-            partitions: [4, 8, 8, 16][rng.index(4)],
-            copies: count.min([3, 3, 3, 2][rng.index(4)]),
-            expect: usize::try_from(count).unwrap_or(1),
-            repair_delay: rng.duration(Duration::from_millis(500)..=Duration::from_secs(4)),
-        });
-        let keys = rng.within(2..=12);
         let clocks_are_kept = faults.faults().iter().all(|scheduled| {
             let margin = LeaseTiming::FAST.tolerated_drift_ppm();
             !matches!(scheduled.fault, Fault::Drift { ppm, .. } if ppm.unsigned_abs() > margin)
         });
-        let workload = Workload::new(
-            Arc::clone(&fabric),
-            Arc::clone(&shape),
-            keys,
+        let shared = Arc::new(Shared {
+            fabric: Arc::clone(&fabric),
+            program: cast.program,
+            seeds: (1..=count.min(3))
+                .map(|n| format!("{}:{HTTP_PORT}", host(n)))
+                .collect(),
+            begun_with: count,
             clocks_are_kept,
-        );
-        let workload = Arc::new(workload);
+            closing: AtomicBool::new(false),
+            disks_lost: AtomicUsize::new(0),
+            notes: Mutex::default(),
+        });
         let mut world = Self {
             seed,
             now: Duration::ZERO,
             rng,
             trace: Trace::new(lines),
             fabric,
-            shape,
+            shared,
             nodes: Vec::new(),
             clients: Vec::new(),
-            workload,
+            clients_wanted: cast.clients,
+            about: cast.about,
             judge: Judge::default(),
             committed: Vec::new(),
             notes: Vec::new(),
@@ -151,9 +147,7 @@ impl World {
             wiped: BTreeSet::new(),
             without_disk: BTreeSet::new(),
             is_lost: false,
-            begun_with: count,
             formed: false,
-            clocks_are_kept,
         };
         for number in 1..=count {
             let zone = if zones == 0 {
@@ -198,13 +192,8 @@ impl World {
                 .line(self.now, format_args!("violation {violation}"));
         }
         let (hash, figures) = (self.fabric.hash(), self.fabric.figures());
-        self.trace.line(
-            self.now,
-            format_args!(
-                "network {hash:016x} {figures:?}, {} calls",
-                self.workload.calls()
-            ),
-        );
+        self.trace
+            .line(self.now, format_args!("network {hash:016x} {figures:?}"));
         let outcome = Outcome::new(
             self.seed,
             Level::Full,
@@ -226,7 +215,7 @@ impl World {
     fn play(&mut self) -> Result<(), Violation> {
         self.trace.line(
             self.now,
-            format_args!("{} nodes, {:?}", self.nodes.len(), self.shape),
+            format_args!("{} nodes, {}", self.nodes.len(), self.about),
         );
         for index in 0..self.nodes.len() {
             self.start(index);
@@ -261,7 +250,10 @@ impl World {
         for client in &mut self.clients {
             client.drive(self.now);
         }
-        Ok(())
+        for line in self.shared.take_notes() {
+            self.trace.line(self.now, format_args!("{line}"));
+        }
+        self.shared.program.check(self.now)
     }
 
     /// Looks after node `index`: its disk may have died, its program may have ended.
@@ -292,7 +284,7 @@ impl World {
         }
         match end {
             Some(End::Stopped) => {}
-            Some(End::Left | End::Broken | End::Failed(_)) | None => {
+            Some(End::Ended | End::Failed(_)) | None => {
                 let node = &mut self.nodes[index];
                 if node.dismissed {
                     // Who was dismissed stays away: another start would be another node.
@@ -326,7 +318,8 @@ impl World {
                 local: node.machine.local(),
                 ppm: node.machine.ppm(),
             };
-            self.tokens.ask(asked, self.shape.partitions, self.now);
+            let partitions = view.topology.partition_count();
+            self.tokens.ask(asked, partitions, self.now);
         }
         if !is_new {
             return Ok(());
@@ -395,33 +388,45 @@ impl World {
             },
             began: self.now,
             may_form: !self.formed,
-            joins: number > self.begun_with || self.wiped.contains(&number),
-            shape: Arc::clone(&self.shape),
-            fabric: Arc::clone(&self.fabric),
+            shared: Arc::clone(&self.shared),
             directory: node.disk.directory(),
             rng: rng.split("identities"),
             probe: Arc::clone(&node.probe),
             recorder,
         };
-        node.machine.start(self.now, &mut rng, || node::run(start));
+        node.machine
+            .start(self.now, &mut rng, || program::run(start));
         self.trace
             .line(self.now, format_args!("node-{number} starts"));
     }
 
     fn start_clients(&mut self) {
-        let count = self.rng.within(1..=3);
-        for number in 0..u32::try_from(count).unwrap_or(1) {
-            let host = client_host(number);
-            let boot = self.fabric.boot(host);
-            let mut rng = self.rng.split_at("client", u64::from(number));
+        for number in 0..self.clients_wanted {
+            let client = self.client(number);
+            let program = Arc::clone(&self.shared.program);
             let mut machine = Machine::default();
-            let work = Arc::clone(&self.workload);
-            let own = rng.split("work");
-            machine.start(self.now, &mut rng, || {
-                workload::run(number, host, boot, own, work)
+            let mut rng = self.rng.split_at("client machine", u64::from(number));
+            machine.start(self.now, &mut rng, || async move {
+                program.client(client).await;
             });
             self.clients.push(machine);
         }
+    }
+
+    /// Returns client `number`, on a machine that nothing ran on before.
+    pub(super) fn client(&self, number: u32) -> Client {
+        let host = client_host(number);
+        let boot = self.fabric.boot(host);
+        let rng = self.rng.split_at("client", u64::from(number));
+        Client::new(number, host, boot, rng, Arc::clone(&self.shared))
+    }
+
+    /// Notes that whatever node `number` held is gone.
+    pub(super) fn wiped(&mut self, number: u32) {
+        self.wiped.insert(number);
+        self.shared
+            .disks_lost
+            .store(self.wiped.len(), Ordering::Relaxed);
     }
 
     /// The process of node `index` dies, and with it, unless writes are kept, its machine.
@@ -455,11 +460,6 @@ impl World {
     pub(super) fn note(&mut self, text: fmt::Arguments<'_>) {
         self.trace.line(self.now, text);
     }
-
-    /// Returns how many clients there are.
-    pub(super) fn clients(&self) -> u32 {
-        u32::try_from(self.clients.len()).unwrap_or(u32::MAX)
-    }
 }
 
 /// Returns the address of node `number`.
@@ -468,12 +468,12 @@ pub(super) fn host(number: u32) -> IpAddr {
     IpAddr::V4(Ipv4Addr::new(10, 0, 0, number))
 }
 
-pub(super) fn client_host(number: u32) -> IpAddr {
+fn client_host(number: u32) -> IpAddr {
     let number = u8::try_from(number + 1).unwrap_or(u8::MAX);
     IpAddr::V4(Ipv4Addr::new(10, 0, 1, number))
 }
 
-fn draw_faults(root: &Rng, nodes: u32, zones: u32) -> FaultSchedule {
+fn draw_faults(root: &Rng, nodes: u32, zones: u32, unwanted: &[FaultKind]) -> FaultSchedule {
     let mut rng = root.split("faults");
     let config = ScheduleConfig {
         nodes,
@@ -485,7 +485,7 @@ fn draw_faults(root: &Rng, nodes: u32, zones: u32) -> FaultSchedule {
         ..ScheduleConfig::default()
     };
     // There is no command for it yet.
-    let config = config.without(&[FaultKind::PauseMoves]);
+    let config = config.without(&[FaultKind::PauseMoves]).without(unwanted);
     let drawn = FaultSchedule::generate(&mut rng, &config);
     // Most clusters form in peace.
     let shift = if rng.chance(850) {

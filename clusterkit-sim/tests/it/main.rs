@@ -7,4 +7,5 @@
 mod core_level;
 mod disk;
 mod full;
+mod program;
 mod storage;
