@@ -12,5 +12,6 @@ mod fitness;
 mod hooks;
 mod operations;
 mod ownership;
+mod quorum_lost;
 mod refusals;
 mod support;
