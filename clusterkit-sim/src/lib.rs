@@ -21,6 +21,44 @@
 //! The primary type is [`Outcome`]: what one seed came to. A broken promise is a [`Violation`], a
 //! value and never a panic, because a panic inside a simulated host may take the runtime with it.
 //!
+//! # Your own program
+//!
+//! A [`Program`] is what a user brings: what a node runs, what a client does, what must hold.
+//! [`Simulation`] runs it as a cluster under faults, and makes those of a failure few.
+//!
+//! ```
+//! use clusterkit::ClusterKit;
+//! use clusterkit_sim::{Client, Process, Program, ProgramError, Simulation, Violation};
+//!
+//! /// Announces who it is; that is all it does.
+//! struct Greeter;
+//!
+//! #[async_trait::async_trait]
+//! impl Program for Greeter {
+//!     async fn node(&self, process: Process) -> Result<(), ProgramError> {
+//!         let greeting = format!("{} is here", process.id());
+//!         let cluster = ClusterKit::start(process.options().partitions(4)).await?;
+//!         process.started(&cluster);
+//!         cluster.set_data(process.id(), greeting.into_bytes()).await?;
+//!         process.stopped().await;
+//!         cluster.stop().await;
+//!         Ok(())
+//!     }
+//!
+//!     async fn verify(&self, client: Client) -> Result<(), Violation> {
+//!         // Ask the nodes over `client.network()` whether all is there.
+//!         assert!(!client.seeds().is_empty());
+//!         Ok(())
+//!     }
+//! }
+//!
+//! let report = Simulation::new(|_| Greeter).nodes(1).faults("".parse()?).run(7);
+//! assert_eq!(report.outcome.violation, None);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! The example `failover` of this crate is a whole program with a promise of its own.
+//!
 //! `cargo xtask sim` runs many seeds over several processes; the binary of this crate is behind it.
 
 pub mod check;
