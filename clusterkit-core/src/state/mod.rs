@@ -297,6 +297,12 @@ impl ClusterState {
             text.extend(node.zone.as_bytes());
             text.push(0);
         }
+        for pause in &self.pauses {
+            // A plan made while work is paused is none for when it goes on, and the other way round:
+            // the epoch, which plans are compared by otherwise, is the same.
+            text.extend(pause.work.as_str().as_bytes());
+            text.push(0);
+        }
         xxhash_rust::xxh3::xxh3_64(&text)
     }
 

@@ -107,9 +107,6 @@ impl ClusterState {
                 // Nothing is wanted that was not wanted before: pausing plans nothing.
                 self.plan_basis = self.plan_basis();
             }
-        } else if since.is_some() {
-            // What was held back is to be planned.
-            self.plan_basis = 0;
         }
         Ok(())
     }

@@ -7,6 +7,7 @@ use clusterkit_core::adjust::{Adjustment, what_if};
 use clusterkit_core::command::{Command, Rejected};
 use clusterkit_core::config::ClusterConfig;
 use clusterkit_core::coordinator::plan_request;
+use clusterkit_core::event::PlanTrigger;
 use clusterkit_core::explain::{Limit, PlanRecord, Reason};
 use clusterkit_core::id::{PartitionId, RaftId};
 use clusterkit_core::node::NodeStatus;
@@ -224,6 +225,25 @@ fn moves_decided_before_the_pause_was_known_do_not_begin() {
     world.ok(switch(Work::Balance, false));
     world.start_all();
     assert_eq!(world.state.moves_in_flight(), 2);
+}
+
+#[test]
+fn a_plan_made_while_work_was_paused_does_not_stand_once_it_goes_on() {
+    let mut world = World::placed(4, 2, &[1, 2, 3]);
+    world.ok(switch(Work::Repair, true));
+    assert_eq!(world.state.planned_basis(), world.state.plan_basis());
+    let basis = world.state.plan_basis();
+    world.ok(switch(Work::Repair, false));
+    // It was computed before, and the epoch is the same.
+    world.ok(Command::Plan {
+        base: world.state.epoch(),
+        trigger: PlanTrigger::Manual,
+        trigger_node: None,
+        basis,
+        targets: Vec::new(),
+        at: AT,
+    });
+    assert_ne!(world.state.planned_basis(), world.state.plan_basis());
 }
 
 #[test]
