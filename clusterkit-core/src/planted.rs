@@ -86,7 +86,7 @@ bugs! {
     ApplyUncommitted = "apply-uncommitted",
     /// A read that must be current answers from what is applied here.
     StaleRead = "stale-read",
-    /// A node that lost its disk forms a cluster although it is told not to.
+    /// Any node that hears of no cluster forms one, as if it were the first of its list.
     TwoBootstraps = "two-bootstraps",
     /// A leader counts a member that it cannot reach as one that has the log: its majority is one
     /// too small.

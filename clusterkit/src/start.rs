@@ -220,7 +220,8 @@ async fn enter(inner: &Inner) -> Result<(), StartError> {
         .first()
         .is_some_and(|seed| seed.to_string() == me);
     let forms = if planted::is_on(Bug::TwoBootstraps) {
-        first
+        // Planted bug: not the first of the list only, and whatever the options say.
+        !inner.some_seed_knows_a_cluster(&others).await
     } else if settings.bootstrap == Some(false) || inner.cluster().is_some() {
         false
     } else if settings.seeds.is_empty() {
