@@ -204,23 +204,29 @@ fn find(cli: &Cli, row: &Row) -> Result<Option<(u64, String)>, String> {
         ..cli.clone()
     };
     let pool = Pool::new(&cli, Some(row.name));
-    let step = 10;
+    // A few for each worker, and of those that fail the first: however many workers there are.
+    let (step, each) = match row.level {
+        Level::Core => (40, 20),
+        Level::Full => (4, 1),
+    };
     let mut at = 1;
     while at <= row.limit {
-        let count = step.min(row.limit + 1 - at);
-        let mut first: Option<(u64, String)> = None;
-        pool.run(vec![(at, count)], |outcome| {
-            if let Some(violation) = &outcome.violation
-                && first.is_none()
+        let end = (at + step).min(row.limit + 1);
+        let mut found: Option<(u64, String)> = None;
+        let pieces = (at..end).step_by(each);
+        let pieces = pieces.map(|from| (from, (end - from).min(each as u64)));
+        pool.run(pieces.collect(), |outcome| {
+            if let Some(violation) = outcome.violation
+                && found.as_ref().is_none_or(|(seed, _)| outcome.seed < *seed)
             {
-                first = Some((outcome.seed, violation.rule.clone()));
+                found = Some((outcome.seed, violation.rule));
             }
-            first.is_none()
+            true
         })?;
-        if first.is_some() {
-            return Ok(first);
+        if found.is_some() {
+            return Ok(found);
         }
-        at += count;
+        at = end;
     }
     Ok(None)
 }
