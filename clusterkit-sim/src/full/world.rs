@@ -225,7 +225,9 @@ impl World {
             .faults
             .ends_at()
             .max(FAULTS_BEGIN + Duration::from_secs(2));
-        while self.now < end || !self.changes.is_empty() {
+        // A program that ends again and again is started again for ever: that is for the end to judge.
+        let goes_on = |change: &Change| !matches!(change, Change::Start(_));
+        while self.now < end || self.changes.values().any(goes_on) {
             self.turn()?;
         }
         self.settle()
