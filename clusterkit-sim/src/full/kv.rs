@@ -116,10 +116,17 @@ impl Program for Kv {
         self.check_tags(&client, &router).await?;
         let until = client.true_time() + COPIES_MAX;
         loop {
-            let copies = self.copies(&client, &router).await?;
-            match records::check_final(&history, &losses, &copies, client.true_time()) {
-                // A write that some copies lack is finished by the primary without being asked.
-                Err(differ) if differ.rule == "replicas-differ" && client.true_time() < until => {
+            let judged = match self.copies(&client, &router).await {
+                Ok(copies) => records::check_final(&history, &losses, &copies, client.true_time()),
+                Err(unreadable) => Err(unreadable),
+            };
+            match judged {
+                // A write that some copies lack is finished by the primary without being asked, and
+                // a member that was drained may leave while it is asked.
+                Err(found)
+                    if matches!(&*found.rule, "replicas-differ" | "copy-unreadable")
+                        && client.true_time() < until =>
+                {
                     tokio::time::sleep(COPIES_PAUSE).await;
                 }
                 judged => return judged,
