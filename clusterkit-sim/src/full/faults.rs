@@ -175,6 +175,8 @@ impl World {
         if let Some(member) = notes.and_then(|notes| notes.member) {
             self.without_disk.insert(member);
         }
+        // The only node there ever was, whether it runs or not.
+        self.is_lost |= self.nodes.len() == 1;
         // Whoever votes by anybody's account: a change of voters may be under way.
         let accounts = self.nodes.iter().filter_map(|node| node.probe.cluster());
         let accounts: Vec<Vec<RaftId>> = accounts.map(|node| node.metrics().log.voters).collect();
