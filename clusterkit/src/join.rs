@@ -31,11 +31,10 @@ impl Inner {
         member: Option<RaftId>,
         limit: Duration,
     ) -> Result<(ClusterId, RaftId), JoinError> {
-        let wanted = Wanted::new(&self.settings.fixed, self.cluster());
         let request = JoinRequest {
             spec: self.spec.clone(),
             member,
-            wanted,
+            wanted: Wanted::new(&self.settings.fixed, self.cluster()),
         };
         let mut last: BTreeMap<String, String> = BTreeMap::new();
         let asking = async {

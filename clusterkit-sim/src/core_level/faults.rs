@@ -11,12 +11,12 @@ use clusterkit_core::coordinator::plan_request;
 use clusterkit_core::event::{LeaveReason, PlanTrigger};
 use clusterkit_core::id::RaftId;
 use clusterkit_core::pause::Work;
-use clusterkit_core::placement::MinimalMove;
 use clusterkit_core::time::UnixMillis;
 
 use super::event::{Event, Purpose, Slot};
+use super::lead::certified;
 use super::process::Phase;
-use super::world::{Broken, Check, World};
+use super::world::{Check, World};
 use crate::{Fault, ScheduledFault};
 
 /// How often an operator looks whether what was resumed is.
@@ -223,12 +223,7 @@ impl World {
             return Ok(());
         };
         request.trigger = PlanTrigger::Manual;
-        let (placement, _) = request
-            .compute(&MinimalMove::default())
-            .map_err(|error| Broken {
-                rule: "a-plan-is-made",
-                detail: error.to_string(),
-            })?;
+        let placement = certified(&request)?;
         let command = request.command(&placement, wall);
         self.propose(leader, command, Purpose::None);
         Ok(())

@@ -7,13 +7,13 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use clusterkit_core::command::Command;
-use clusterkit_core::coordinator::Decision;
+use clusterkit_core::coordinator::{Decision, PlanRequest};
 use clusterkit_core::detector::Heard;
 use clusterkit_core::id::{Incarnation, LogIndex, RaftId};
 use clusterkit_core::lease::LeaseRequest;
 use clusterkit_core::node::NodeStatus;
 use clusterkit_core::partition::{Joining, Stage};
-use clusterkit_core::placement::MinimalMove;
+use clusterkit_core::placement::{MinimalMove, Placement};
 use clusterkit_core::state::ClusterState;
 use clusterkit_core::time::Instant;
 
@@ -225,16 +225,7 @@ impl World {
         let process = &mut self.processes[slot as usize - 1];
         let mut commands: VecDeque<Command> = decision.commands.drain(..).collect();
         if let Some(request) = decision.plan.take() {
-            let (placement, refuted) =
-                request
-                    .compute(&MinimalMove::default())
-                    .map_err(|error| Broken {
-                        rule: "a-plan-is-made",
-                        detail: error.to_string(),
-                    })?;
-            ensure(refuted.is_none(), "certificates-hold", || {
-                format!("{refuted:?} for {:?}", request.input)
-            })?;
+            let placement = certified(&request)?;
             commands.push_back(request.command(&placement, process.clock.wall(now)));
         }
         process.decides.queue = commands;
@@ -352,4 +343,17 @@ fn check_reverted(view: &ClusterState, decision: &Decision) -> Check {
         })?;
     }
     Ok(())
+}
+
+/// Computes the placement that `request` asks for, whose certificate must hold.
+pub(super) fn certified(request: &PlanRequest) -> Result<Placement, Broken> {
+    let computed = request.compute(&MinimalMove::default());
+    let (placement, refuted) = computed.map_err(|error| Broken {
+        rule: "a-plan-is-made",
+        detail: error.to_string(),
+    })?;
+    ensure(refuted.is_none(), "certificates-hold", || {
+        format!("{refuted:?} for {:?}", request.input)
+    })?;
+    Ok(placement)
 }

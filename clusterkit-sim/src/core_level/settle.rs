@@ -7,12 +7,12 @@ use clusterkit_core::coordinator::plan_request;
 use clusterkit_core::id::RaftId;
 use clusterkit_core::node::{Drain, NodeStatus};
 use clusterkit_core::partition::Stage;
-use clusterkit_core::placement::MinimalMove;
 use clusterkit_core::state::ClusterState;
 
 use super::event::Event;
+use super::lead::certified;
 use super::process::Phase;
-use super::world::{Broken, Check, World, ensure};
+use super::world::{Check, World, ensure};
 
 /// How long nothing may be committed before it is looked whether everything stands as it must.
 const SILENCE: Duration = Duration::from_secs(5);
@@ -160,16 +160,7 @@ fn check_balanced(state: &ClusterState) -> Check {
     let Some(request) = plan_request(state, state.plan_basis()) else {
         return Ok(());
     };
-    let (placement, refuted) =
-        request
-            .compute(&MinimalMove::default())
-            .map_err(|error| Broken {
-                rule: "a-plan-is-made",
-                detail: error.to_string(),
-            })?;
-    ensure(refuted.is_none(), "certificates-hold", || {
-        format!("{refuted:?}")
-    })?;
+    let placement = certified(&request)?;
     ensure(
         placement.moves == 0 && placement.primary_changes == 0,
         "quiet-is-balanced",
