@@ -18,6 +18,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use clusterkit_sim::Level;
+use tracing_subscriber::EnvFilter;
 
 /// Runs the cluster in simulation, seed after seed, and says where a promise did not hold.
 #[derive(Clone, Debug, Parser)]
@@ -39,7 +40,8 @@ struct Cli {
     /// Only this seed.
     #[arg(long)]
     seed: Option<u64>,
-    /// Print what happened, line by line. Only with --seed.
+    /// Print what happened, line by line. Only with --seed. Where `RUST_LOG` is set, what the nodes log
+    /// goes to standard error.
     #[arg(long, requires = "seed")]
     trace: bool,
     /// Read faults from standard input, one a line, instead of drawing them from the seed.
@@ -74,6 +76,15 @@ impl Cli {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    if cli.trace
+        && let Ok(filter) = EnvFilter::try_from_default_env()
+    {
+        // What the nodes log: in the order in which it happens, virtual time is in the trace.
+        let log = tracing_subscriber::fmt().without_time();
+        log.with_env_filter(filter)
+            .with_writer(std::io::stderr)
+            .init();
+    }
     let done = plant(cli.plant.as_deref()).and_then(|()| {
         if cli.worker {
             worker::work(&cli).map(|()| true)

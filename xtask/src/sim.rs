@@ -29,7 +29,8 @@ pub(crate) struct SimArgs {
     /// Only this seed.
     #[arg(long)]
     seed: Option<u64>,
-    /// Print what happened, line by line. Only with --seed.
+    /// Print what happened, line by line. Only with --seed. Where `RUST_LOG` is set, what the nodes log
+    /// goes to standard error.
     #[arg(long)]
     trace: bool,
     /// Read faults from standard input, one a line, instead of drawing them from the seed.
