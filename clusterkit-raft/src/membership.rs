@@ -41,6 +41,7 @@ pub(crate) async fn reconcile(local: Arc<Local>) {
     let mut views = local.view.subscribe();
     let mut leading_since: Option<(u64, Instant)> = None;
     loop {
+        let mut is_out_of_place = false;
         let change = {
             let view = Arc::clone(&views.borrow_and_update());
             let metrics = local.raft.metrics();
@@ -50,7 +51,9 @@ pub(crate) async fn reconcile(local: Arc<Local>) {
                 let since = leading_since.filter(|(known, _)| *known == term);
                 let since = *leading_since.insert(since.unwrap_or_else(|| (term, clock::now())));
                 let based_on = *metrics.membership_config.log_id();
-                next_change(&local, &view, &metrics, since.1).map(|change| (change, based_on))
+                let change = next_change(&local, &view, &metrics, since.1);
+                is_out_of_place = change.is_none() && leads_without_a_vote(&local, &metrics);
+                change.map(|change| (change, based_on))
             } else {
                 leading_since = None;
                 None
@@ -58,6 +61,8 @@ pub(crate) async fn reconcile(local: Arc<Local>) {
         };
         if let Some((change, based_on)) = change {
             carry_out(&local, change, based_on).await;
+        } else if is_out_of_place && let Err(error) = hand_over(&local).await {
+            tracing::warn!(%error, "a leader without a vote could not hand over");
         }
         tokio::time::sleep(REST).await;
         // Whichever comes first: a new view, or time to look again.
@@ -65,14 +70,26 @@ pub(crate) async fn reconcile(local: Arc<Local>) {
     }
 }
 
+/// Tells whether this leader votes no more and nothing is under way that would end its leadership: the
+/// leader that took its vote away stopped before it handed over, and came back as leader.
+fn leads_without_a_vote(local: &Local, metrics: &Metrics) -> bool {
+    let this = local.options.raft_id.0;
+    let effective = &metrics.membership_config;
+    let settled = metrics.committed_membership_config.log_id() == effective.log_id();
+    let membership = effective.membership();
+    settled && membership.get_node(&this).is_some() && !membership.voter_ids().any(|id| id == this)
+}
+
 async fn carry_out(local: &Local, change: Change, based_on: Option<LogId>) {
     tracing::info!(%change, "changing the members of the log");
     let precondition = Precondition::LastMembershipLogId {
         last_membership_log_id: based_on,
     };
+    // Whoever votes no more stays as a learner: it is still a member of the cluster, and it may be this
+    // leader. Who is no member goes in a step of its own.
     let changed = local
         .raft
-        .change_membership_if(change, false, [precondition]);
+        .change_membership_if(change, true, [precondition]);
     match tokio::time::timeout(CHANGE_LIMIT, changed).await {
         Ok(Ok(_)) => {}
         Ok(Err(error)) => tracing::warn!(%error, "the members of the log were not changed"),
@@ -92,6 +109,8 @@ fn next_change(
         return None;
     }
     let membership = effective.membership();
+    // A leader that is out leads until its removal is committed, and changes nothing any more.
+    membership.get_node(&local.options.raft_id.0)?;
     if membership.get_joint_config().len() > 1 {
         // A leader before this one stopped between the two steps of a change.
         return Some(ChangeMembers::AddVoterIds(BTreeSet::new()));

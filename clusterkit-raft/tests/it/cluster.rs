@@ -353,6 +353,41 @@ async fn of_two_members_the_only_voter_can_hand_over() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_stopped_amid_its_handover_remains_a_member() {
+    let mut lab = Lab::of(2, |options| {
+        options.propose_timeout = Duration::from_millis(700);
+    })
+    .await;
+    let leader = lab.until_leader().await;
+    let other = *lab.members.keys().find(|id| **id != leader).unwrap();
+    until("the other follows", || {
+        let same = lab.members[&other].view().state == lab.members[&leader].view().state;
+        let learners = lab.members[&leader].stats().learners;
+        (same && learners == [other]).then_some(())
+    })
+    .await;
+    // It answered just now, so it is asked to take over, and cannot agree.
+    lab.stop(other).await;
+    let unfinished = lab.members[&leader].transfer_leadership().await;
+    assert!(
+        matches!(unfinished, Err(ProposeError::Unknown { .. })),
+        "{unfinished:?}"
+    );
+    lab.stop(leader).await;
+    lab.start(leader).await;
+    lab.start(other).await;
+    until("the other leads, and the first one is its learner", || {
+        let stats = lab.members[&other].stats();
+        let leads = lab.members[&other].view().leadership.is_leader;
+        (leads && stats.voters == [other] && stats.learners == [leader]).then_some(())
+    })
+    .await;
+    put(&lab.members[&leader], "first").await;
+    put(&lab.members[&other], "other").await;
+    lab.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_wiped_disk_cannot_return_under_its_old_id() {
     let mut lab = Lab::of(3, usual).await;
     let leader = lab.until_leader().await;
