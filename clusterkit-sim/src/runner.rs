@@ -92,7 +92,8 @@ fn run_level(cli: &Cli, level: Level, tally: &mut Tally) -> Result<(), String> {
             outcome.violation = Some(Violation::new("same-every-time", detail, Duration::ZERO));
         }
         if outcome.violation.is_some() {
-            bar.println(format!("violation: seed {seed}: {}", rule(&outcome)));
+            // Not `bar.println`, which says nothing where there is no terminal.
+            bar.suspend(|| println!("violation: seed {seed}: {}", rule(&outcome)));
             found.push(outcome);
         }
         true
