@@ -100,7 +100,7 @@ pub(crate) fn run(args: &FailoverArgs) -> anyhow::Result<()> {
 }
 
 /// Returns the load of the machine over the last minute: it belongs to every figure.
-fn load() -> String {
+pub(super) fn load() -> String {
     let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
     text.split(' ').next().unwrap_or_default().to_owned()
 }
@@ -115,36 +115,20 @@ struct Bench<'a> {
 }
 
 /// A cluster that is healthy between runs.
-struct Subject {
-    cluster: Cluster,
-    records: Records,
-    lines: Receiver<Line>,
-    watch: Stopwatch,
+pub(super) struct Subject {
+    pub(super) cluster: Cluster,
+    pub(super) records: Records,
+    pub(super) lines: Receiver<Line>,
+    pub(super) watch: Stopwatch,
 }
 
-impl Bench<'_> {
-    async fn run(&mut self, runs: usize) -> anyhow::Result<()> {
-        while self.runs.len() < runs {
-            self.progress.set_message("forming a cluster");
-            let mut subject = self.form().await?;
-            for _ in 0..RUNS_PER_CLUSTER.min(runs - self.runs.len()) {
-                let measured = self.kill_one(&mut subject).await;
-                let run = measured.with_context(|| {
-                    let kept = subject.cluster.keep_directory();
-                    format!("run {}, logs in {}", self.runs.len() + 1, kept.display())
-                })?;
-                self.runs.push(run);
-                self.progress.inc(1);
-            }
-        }
-        Ok(())
-    }
-
-    async fn form(&self) -> anyhow::Result<Subject> {
-        let mut cluster = Cluster::new(self.binary, self.manner)?;
+impl Subject {
+    /// Forms a cluster of `nodes` and waits until it is healthy.
+    pub(super) async fn form(binary: &Path, manner: Manner, nodes: usize) -> anyhow::Result<Self> {
+        let mut cluster = Cluster::new(binary, manner)?;
         let watch = Stopwatch::start();
         let lines = cluster.listen(watch);
-        let ids: Vec<String> = (1..=self.nodes).map(|n| format!("node-{n}")).collect();
+        let ids: Vec<String> = (1..=nodes).map(|n| format!("node-{n}")).collect();
         for id in &ids {
             cluster.add(id)?;
         }
@@ -158,12 +142,31 @@ impl Bench<'_> {
         }
         healthy(&mut cluster).await?;
         let records = Records::connect(&cluster.seeds()).await?;
-        Ok(Subject {
+        Ok(Self {
             cluster,
             records,
             lines,
             watch,
         })
+    }
+}
+
+impl Bench<'_> {
+    async fn run(&mut self, runs: usize) -> anyhow::Result<()> {
+        while self.runs.len() < runs {
+            self.progress.set_message("forming a cluster");
+            let mut subject = Subject::form(self.binary, self.manner, self.nodes).await?;
+            for _ in 0..RUNS_PER_CLUSTER.min(runs - self.runs.len()) {
+                let measured = self.kill_one(&mut subject).await;
+                let run = measured.with_context(|| {
+                    let kept = subject.cluster.keep_directory();
+                    format!("run {}, logs in {}", self.runs.len() + 1, kept.display())
+                })?;
+                self.runs.push(run);
+                self.progress.inc(1);
+            }
+        }
+        Ok(())
     }
 
     /// One run: a healthy cluster before, a healthy cluster after.

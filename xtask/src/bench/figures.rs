@@ -111,14 +111,14 @@ pub(super) fn document(runs: &[Run], profile: &str) -> Value {
     Value::Object(document)
 }
 
-fn rounded(time: Option<Duration>) -> Value {
+pub(super) fn rounded(time: Option<Duration>) -> Value {
     // A tenth of a millisecond is more than the clock of another process deserves.
     time.map_or(Value::Null, |time| {
         json!((time.as_secs_f64() * 10_000.0).round() / 10.0)
     })
 }
 
-fn millis(time: Duration) -> String {
+pub(super) fn millis(time: Duration) -> String {
     format!("{} ms", time.as_millis())
 }
 

@@ -5,6 +5,7 @@
 
 mod failover;
 mod figures;
+mod steady;
 
 use clap::{Args, Subcommand};
 
@@ -19,11 +20,14 @@ pub(crate) struct BenchArgs {
 enum What {
     /// Kill a primary and measure until its successor serves.
     Failover(failover::FailoverArgs),
+    /// Load every core and watch that no node that runs is declared down.
+    Steady(steady::SteadyArgs),
 }
 
 /// Measures.
 pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<()> {
     match &args.what {
         What::Failover(args) => failover::run(args),
+        What::Steady(args) => steady::run(args),
     }
 }
