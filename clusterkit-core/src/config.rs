@@ -105,7 +105,8 @@ pub struct ClusterConfig {
     pub strict_lease: bool,
     /// How long a node may take to copy a partition that it is to join, in milliseconds. Default
     /// 3,600,000 (1 hour); 1,000 or more. A move that takes longer is called off and tried again
-    /// later. Short values throw copies of large partitions away, long ones leave a move that
+    /// later. Where the program reports progress the time counts from when the copy last got
+    /// further, so that one that advances is never called off. Short values throw copies of large partitions away, long ones leave a move that
     /// nobody works on in the way of others.
     pub copy_deadline_ms: u64,
     /// How long a former member may take to let a partition go, in milliseconds. Default 600,000

@@ -21,6 +21,7 @@ use core::time::Duration;
 
 use crate::command::Command;
 use crate::config::ConfigError;
+use crate::copying::{CopyBook, CopyReport};
 use crate::detector::{Detector, DetectorConfig, Heard, Liveness};
 use crate::event::{EventKind, LeaveReason};
 use crate::id::{EventSeq, Incarnation, LogIndex, NodeId, PartitionId, RaftId, StageId};
@@ -73,6 +74,8 @@ pub struct Coordinator {
     /// What nodes last said of themselves, and when.
     reports: BTreeMap<RaftId, Reported>,
     leases: LeaseBook,
+    /// How far copies are, as their nodes last said.
+    copies: CopyBook,
     /// Up to where the log was when this process began to lead.
     #[cfg(feature = "planted")]
     led_from: Option<LogIndex>,
@@ -111,6 +114,7 @@ impl Coordinator {
             deadlines: Deadlines::default(),
             reports: BTreeMap::new(),
             leases: LeaseBook::new(config.lease_timing()),
+            copies: CopyBook::default(),
             #[cfg(feature = "planted")]
             led_from: None,
         })
@@ -141,6 +145,7 @@ impl Coordinator {
                 self.down_since.clear();
                 self.deadlines.clear();
                 self.reports.clear();
+                self.copies = CopyBook::default();
                 self.basis = None;
                 self.protected = false;
                 self.calm_since = None;
@@ -168,6 +173,21 @@ impl Coordinator {
             self.applied.insert(node, applied);
         }
         heard
+    }
+
+    /// Takes note of how far a copy is, as the node that copies has said now. What is not, or no
+    /// longer, awaited under its stage is forgotten with the next decision.
+    pub fn handle_copy(&mut self, report: CopyReport, now: Instant, wall: UnixMillis) {
+        let (partition, stage) = (report.partition, report.stage);
+        if self.copies.heed(report, wall) {
+            self.deadlines.advanced(partition, stage, now);
+        }
+    }
+
+    /// Returns how far copies are; kept while this process leads.
+    #[must_use]
+    pub const fn copies(&self) -> &CopyBook {
+        &self.copies
     }
 
     /// Returns what was granted, and what may be committed because of it: requests and proofs of
@@ -245,6 +265,7 @@ impl Coordinator {
         self.detector.retain(|node| state.node(node).is_some());
         self.applied.retain(|&node, _| state.node(node).is_some());
         self.reports.retain(|&node, _| state.node(node).is_some());
+        self.copies.retain_awaited(state);
         self.down_since
             .retain(|&node, _| !state.is_live(node) && state.node(node).is_some());
         for node in state.nodes() {

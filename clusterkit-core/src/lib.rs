@@ -16,6 +16,7 @@ pub mod command;
 pub mod config;
 pub mod control;
 pub mod coordinator;
+pub mod copying;
 pub mod detector;
 pub mod event;
 pub mod explain;

@@ -189,7 +189,8 @@ impl Partition {
     }
 
     /// Returns the stage under which `node` is asked to copy.
-    pub(crate) fn stage_of(&self, node: RaftId) -> Option<StageId> {
+    #[must_use]
+    pub fn stage_of(&self, node: RaftId) -> Option<StageId> {
         let joining = self.joining().iter().find(|joining| joining.node == node);
         let behind = self.behind.iter().find(|behind| behind.node == node);
         let joins = joining.map(|joining| joining.stage);

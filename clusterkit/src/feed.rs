@@ -41,7 +41,9 @@ pub(crate) async fn run(inner: Arc<Inner>) {
     let subscriber = Arc::clone(&inner.settings.hooks);
     let settings = inner.settings.hook_settings.clone();
     let counters = Arc::clone(&inner.hook_counters);
-    let (runner, mut answers) = HookRunner::start(subscriber, me, start, settings, counters);
+    let copies = Arc::clone(&inner.copies);
+    let (runner, mut answers) =
+        HookRunner::start(subscriber, me, start, settings, counters, copies);
     // Beside the feeding, not in it: a proposal may wait for a leader, hooks must not.
     let answering = async {
         while let Some(acks) = answers.recv().await {

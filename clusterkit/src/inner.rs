@@ -20,7 +20,8 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
-use crate::hooks::HookCounters;
+use crate::copies::OthersCopies;
+use crate::hooks::{Copies, HookCounters};
 use crate::options::Settings;
 
 /// Where this process stands.
@@ -49,6 +50,10 @@ pub(crate) struct Inner {
     pub(crate) phase: watch::Sender<Phase>,
     pub(crate) stop: CancellationToken,
     pub(crate) hook_counters: Arc<HookCounters>,
+    /// What the copies of this node report.
+    pub(crate) copies: Arc<Copies>,
+    /// What the leader has passed on of the copies of others.
+    pub(crate) others_copies: Mutex<OthersCopies>,
     /// Wakes the leader's loop: something was heard.
     pub(crate) heard: Notify,
     /// What the application says of this node.
@@ -96,6 +101,8 @@ impl Inner {
             phase: watch::Sender::new(Phase::Starting),
             stop: CancellationToken::new(),
             hook_counters: Arc::default(),
+            copies: Arc::default(),
+            others_copies: Mutex::default(),
             heard: Notify::new(),
             health: watch::Sender::new(HealthReport::default()),
             fallbacks: AtomicU64::new(0),

@@ -23,6 +23,7 @@
 mod address;
 mod backend;
 mod clock;
+mod copies;
 mod data;
 mod environment;
 mod error;
@@ -46,6 +47,7 @@ pub use clock::{Clock, SystemClock};
 pub use clusterkit_core::adjust::Adjustment;
 pub use clusterkit_core::config::{ClusterConfig, ConfigChange, ConfigError};
 pub use clusterkit_core::control::{ControlStats, ProposeError};
+pub use clusterkit_core::copying::CopyProgress;
 pub use clusterkit_core::event::{
     ChangeReason, ChangeStage, ClusterHealth, HealthStatus, LeaveReason, PlanTrigger, Role, Verdict,
 };
@@ -68,9 +70,9 @@ pub use data::{Cas, DataValue};
 pub use environment::{Entropy, Environment};
 pub use error::{GuardError, JoinError, NodeError, StartError};
 pub use hooks::{
-    ClusterEvent, EventStream, EventsMissed, HealthChange, HookError, HookFigures, HookKind,
-    HookResult, Hooks, NodeJoined, NodeLeft, NodeRejoined, PartitionChange, PartitionLost,
-    RebalanceCompleted, RebalanceStarted, Subscriber,
+    ClusterEvent, CopyError, Copying, EventStream, EventsMissed, HealthChange, HookError,
+    HookFigures, HookKind, HookResult, Hooks, NodeJoined, NodeLeft, NodeRejoined, PartitionChange,
+    PartitionLost, RebalanceCompleted, RebalanceStarted, Subscriber,
 };
 pub use node::{ClusterInfo, ClusterKit, Located, NodeMetrics};
 pub use operate::{Explained, RebalanceReport};

@@ -5,6 +5,7 @@
 
 use bytes::Bytes;
 use clusterkit_core::config::{ClusterConfig, ConfigError};
+use clusterkit_core::copying::CopyReport;
 use clusterkit_core::hash::HashAlgorithm;
 use clusterkit_core::health::HealthReport;
 use clusterkit_core::id::{ClusterId, DiskId, Incarnation, LogIndex, NodeId, RaftId};
@@ -15,6 +16,7 @@ use clusterkit_raft::transport::{PeerError, RpcKind};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::copies::{CopiesSeen, CopyNews};
 use crate::options::Fixed;
 
 /// A node asks to become a member, or, with `member`, says that it runs again.
@@ -112,13 +114,20 @@ pub(crate) struct Pulse {
     pub(crate) report: HealthReport,
     /// Whether its own loop was late: silence of others may be its own fault.
     pub(crate) late: bool,
+    /// How far its copies are, where that is news.
+    pub(crate) copies: Vec<CopyReport>,
+    /// How much it knows of the copies of others.
+    pub(crate) copies_seen: CopiesSeen,
 }
 
 /// The answer to a [`Pulse`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum PulseReply {
-    /// It counts, and the lease is renewed if that can be said by now.
-    Counted { grant: Option<LeaseGrant> },
+    /// It counts, and the lease is renewed if that can be said by now; with what is new about copies.
+    Counted {
+        grant: Option<LeaseGrant>,
+        copies: CopyNews,
+    },
     /// This node does not lead.
     NotLeader,
     /// A newer process of the node reports in too.

@@ -21,7 +21,8 @@ use crate::node::ClusterKit;
 
 impl ClusterKit {
     /// Returns everything that goes on in the cluster and takes a while, as this node knows it: each
-    /// with its progress, its deadline and what it waits for. Protected mode is known to the leader
+    /// with its progress, its deadline and what it waits for, copies with how far their programs say
+    /// they are ([`Copying`](crate::Copying)). Protected mode is known to the leader
     /// only, which names it as a blocker.
     #[must_use]
     pub fn operations(&self) -> Vec<Operation> {
@@ -176,7 +177,9 @@ impl ClusterKit {
 impl Inner {
     pub(crate) fn operations(&self) -> Vec<Operation> {
         let protected = self.coordinator().protected();
-        operations(&self.view().state, protected, self.clock.wall())
+        let view = self.view();
+        let copies = self.known_copies(&view);
+        operations(&view.state, protected, &copies, self.clock.wall())
     }
 
     pub(crate) async fn cancel(&self, operation: &Operation) -> Result<Applied, NodeError> {

@@ -381,7 +381,8 @@ impl Options {
     }
 
     /// Sets how long a node may take to copy a partition that it is to join, before the move is
-    /// called off and tried again later. Default 1 h; 1 s or more. Read when the cluster is formed;
+    /// called off and tried again later; where the program reports progress
+    /// ([`Copying`](crate::Copying)), how long a copy may take to get further. Default 1 h; 1 s or more. Read when the cluster is formed;
     /// [`ClusterKit::configure`](crate::ClusterKit::configure) changes it later.
     pub fn copy_deadline(mut self, limit: Duration) -> Self {
         let limit_ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);

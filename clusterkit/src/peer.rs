@@ -111,11 +111,17 @@ impl Inner {
             self.heard.notify_one();
         }
         match heard {
-            // It wants to count as down: it gets no lease.
-            Heard::Counted if !counts => PulseReply::Counted { grant: None },
-            Heard::Counted => PulseReply::Counted {
-                grant: self.renew(&view, &pulse.lease),
-            },
+            Heard::Counted => {
+                self.hear_copies(pulse.node, &pulse.copies);
+                PulseReply::Counted {
+                    // Who wants to count as down gets no lease.
+                    grant: match counts {
+                        true => self.renew(&view, &pulse.lease),
+                        false => None,
+                    },
+                    copies: self.copy_news(&view, pulse.copies_seen),
+                }
+            }
             Heard::Stale => PulseReply::Superseded,
             _ => PulseReply::Unknown,
         }

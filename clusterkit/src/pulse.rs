@@ -14,6 +14,7 @@ use clusterkit_core::id::{Epoch, RaftId};
 use clusterkit_core::time::Instant;
 use clusterkit_raft::transport::{PeerAddress, RpcKind, Transport};
 
+use crate::copies::CopiesTold;
 use crate::error::JoinError;
 use crate::inner::{Inner, Phase};
 use crate::messages::{Pulse, PulseReply, decode, encode};
@@ -229,6 +230,7 @@ impl Inner {
         let interval = self.settings.timing.leases.heartbeat;
         let mut pace = Pace::new(interval);
         let mut said = None;
+        let mut told = CopiesTold::default();
         while self.phase() == Phase::Member {
             let Due { view, news, late } = self.until_due(&mut pace, said.as_ref()).await;
             let report = news.report.clone();
@@ -238,7 +240,10 @@ impl Inner {
                 return;
             }
             let Some(node) = self.raft_id() else { return };
+            let (copies, upto) = told.news(self, &view);
             if view.leadership.is_leader {
+                self.hear_copies(node, &copies);
+                told.heard(upto);
                 self.report_to_oneself(&view, node, &report, late).await;
                 continue;
             }
@@ -254,6 +259,8 @@ impl Inner {
                 lease: self.request_lease(&view, node),
                 report,
                 late,
+                copies,
+                copies_seen: self.copies_seen(),
             };
             let peer = PeerAddress::member(leader.raft_id, leader.peer_address());
             match self.pulse(&peer, &pulse, interval * 3).await {
@@ -266,7 +273,11 @@ impl Inner {
                     tracing::error!("a newer process of this node reports in: stopping this one");
                     self.set_phase(Phase::Stopped);
                 }
-                Some(PulseReply::Counted { grant }) => self.take_grant(grant),
+                Some(PulseReply::Counted { grant, copies }) => {
+                    self.take_grant(grant);
+                    told.heard(upto);
+                    self.take_copies(&view, copies);
+                }
                 Some(PulseReply::NotLeader | PulseReply::Unknown) | None => {}
             }
         }

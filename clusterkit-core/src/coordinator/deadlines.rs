@@ -1,6 +1,9 @@
 //! What has taken too long: copies are called off and tried again later, former members that do
 //! not let go are not waited for any more.
 //!
+//! A copy that advances, as its node reports, is not overdue: its time counts from when it last got
+//! further, and nothing else bounds it but an operator who cancels it.
+//!
 //! Both are safe. A copy that is called off leaves the present members as they were. A former
 //! member holds no role, and should it be asked to copy again its program hears of that after what
 //! it was told before; its late answer names a stage that is closed.
@@ -26,7 +29,7 @@ pub(crate) const RETRY_FIRST: Duration = Duration::from_secs(10);
 /// The longest such wait.
 pub(crate) const RETRY_MAX: Duration = Duration::from_secs(600);
 
-/// Since when this leader has seen what is open.
+/// Since when this leader has seen what is open, or has seen it get further.
 #[derive(Debug, Default)]
 pub(super) struct Deadlines {
     open: BTreeMap<(PartitionId, StageId), Instant>,
@@ -95,6 +98,13 @@ impl Deadlines {
         if !abandoned.is_empty() {
             let stages = abandoned;
             decision.commands.push(Command::Abandon { stages, at });
+        }
+    }
+
+    /// Takes note that the copy of `partition` under `stage` got further: its time begins anew.
+    pub(super) fn advanced(&mut self, partition: PartitionId, stage: StageId, now: Instant) {
+        if let Some(since) = self.open.get_mut(&(partition, stage)) {
+            *since = now;
         }
     }
 

@@ -6,6 +6,7 @@ use core::time::Duration;
 use alloc::string::String;
 use serde::{Deserialize, Serialize};
 
+use crate::copying::CopyProgress;
 use crate::id::{NodeId, PartitionId, StageId};
 use crate::pause::Work;
 use crate::time::UnixMillis;
@@ -16,12 +17,14 @@ use crate::time::UnixMillis;
 #[non_exhaustive]
 #[allow(missing_docs, reason = "the fields are named as the text names them")]
 pub enum Blocker {
-    /// A node has not said yet that it holds a copy.
+    /// A node has not said yet that it holds a copy; with how far it is, if it says so.
     CopyUnanswered {
         node: NodeId,
         partition: PartitionId,
         stage: StageId,
         waited_ms: u64,
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        copied: Option<CopyProgress>,
     },
     /// A former member has not said yet that it let go.
     ReleaseUnanswered {
@@ -81,12 +84,15 @@ impl fmt::Display for Blocker {
                 partition,
                 stage,
                 waited_ms,
-            } => write!(
-                f,
-                "{node} copies partition {partition} (stage {stage}) and has not acknowledged for \
-                 {:?}.",
-                waited(waited_ms)
-            ),
+                copied,
+            } => {
+                let waited = waited(waited_ms);
+                write!(f, "{node} copies partition {partition} (stage {stage}")?;
+                if let Some(copied) = copied {
+                    write!(f, ", {copied}")?;
+                }
+                write!(f, ") and has not acknowledged for {waited:?}.")
+            }
             Self::ReleaseUnanswered {
                 node,
                 partition,

@@ -6,9 +6,10 @@ use core::time::Duration;
 
 use super::{Blocker, Handle, Operation, OperationKind, OperationState, Progress, id_of};
 use crate::coordinator::retry_delay;
+use crate::copying::{CopyBook, CopyReport};
 use crate::id::{NodeId, PartitionId, RaftId, StageId};
 use crate::node::{Drain, Node, NodeStatus};
-use crate::partition::{Migration, Partition, Stage};
+use crate::partition::{Joining, Migration, Partition, Stage};
 use crate::pause::Work;
 use crate::state::{ActivePlan, ClusterState};
 use crate::time::UnixMillis;
@@ -17,16 +18,19 @@ use crate::time::UnixMillis;
 const JOIN_DEADLINE: Duration = Duration::from_secs(60);
 
 /// Returns everything that goes on in `state` at `now`: nodes first, then the plan, then partitions
-/// in order. `protected` says whether the leader withholds copies, where that is known.
+/// in order. `protected` says whether the leader withholds copies, where that is known; `copies` is
+/// what copying nodes have reported.
 #[must_use]
 pub fn operations(
     state: &ClusterState,
     protected: Option<bool>,
+    copies: &CopyBook,
     now: UnixMillis,
 ) -> Vec<Operation> {
     let survey = Survey {
         state,
         protected: protected == Some(true),
+        copies,
         now,
     };
     let mut found: Vec<Operation> = Vec::new();
@@ -45,6 +49,7 @@ pub fn operations(
 struct Survey<'a> {
     state: &'a ClusterState,
     protected: bool,
+    copies: &'a CopyBook,
     now: UnixMillis,
 }
 
@@ -175,11 +180,14 @@ impl Survey<'_> {
             let (since, limit) = (behind.asked_at, self.copy_deadline());
             let mut operation = self.operation(kind, id_of(kind, &name), subject, since, limit);
             operation.progress.total = 1;
+            let copied = self.copies.find(behind.node, id, stage);
+            operation.deadline = after(advanced(since, copied), limit);
             operation.blockers.push(Blocker::CopyUnanswered {
                 node,
                 partition: id,
                 stage,
                 waited_ms: self.waited(since),
+                copied: copied.map(|report| report.progress.clone()),
             });
             found.push(self.judged(operation));
         }
@@ -195,7 +203,10 @@ impl Survey<'_> {
         let since = asked.min().unwrap_or(self.now);
         let open = migration.joining.iter().filter(|joining| !joining.synced);
         // The first one that is still asked runs out first.
-        let due = open.clone().map(|joining| joining.asked_at).min();
+        let copied = |joining: &Joining| self.copies.find(joining.node, id, joining.stage);
+        let due = open.clone();
+        let due = due.map(|joining| advanced(joining.asked_at, copied(joining)));
+        let due = due.min();
         let kind = OperationKind::Migration;
         let name = alloc::format!("{id}-{}", migration.id);
         let subject = Subject {
@@ -236,6 +247,7 @@ impl Survey<'_> {
                         partition: id,
                         stage: joining.stage,
                         waited_ms: self.waited(joining.asked_at),
+                        copied: copied(joining).map(|report| report.progress.clone()),
                     },
                 });
         }
@@ -434,6 +446,11 @@ impl Survey<'_> {
 
 /// The most blockers one operation names beside those of the whole cluster.
 const BLOCKERS_MAX: usize = 16;
+
+/// Returns since when a copy has not got further.
+fn advanced(asked_at: UnixMillis, copied: Option<&CopyReport>) -> UnixMillis {
+    copied.map_or(asked_at, |report| asked_at.max(report.advanced_at))
+}
 
 fn after(at: UnixMillis, limit: Duration) -> UnixMillis {
     let limit = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clusterkit_core::command::Command;
 use clusterkit_core::config::ClusterConfig;
+use clusterkit_core::copying::{CopyProgress, CopyReport};
 use clusterkit_core::id::{PartitionId, RaftId, StageId};
 use clusterkit_core::operation::{
     Blocker, Operation, OperationKind, OperationState, Progress, operations,
@@ -32,7 +33,7 @@ fn settled(partitions: u32) -> Cluster {
 }
 
 fn shown(world: &Cluster) -> Vec<Operation> {
-    operations(&world.state, None, world.wall())
+    operations(&world.state, None, world.coordinator.copies(), world.wall())
 }
 
 fn of_kind(world: &Cluster, kind: OperationKind) -> Vec<Operation> {
@@ -361,4 +362,93 @@ fn a_node_that_is_down_shows_how_long_it_is_waited_for_and_that_repair_is_paused
         shown.blockers[0].to_string(),
         "An operator has paused repair: moving racks."
     );
+}
+
+/// Lets every copying node say how far it is.
+fn report(world: &mut Cluster, done: u64) {
+    let (now, wall) = (world.now, world.wall());
+    let mut open = Vec::new();
+    for (id, partition) in world.state.partitions_by_id() {
+        open.extend(partition.joining().iter().map(|it| (it.node, id, it.stage)));
+    }
+    for (node, id, stage) in open {
+        let progress = CopyProgress::new(done, Some(100), "rows").unwrap();
+        let report = CopyReport::new(node, id, stage, progress);
+        world.coordinator.handle_copy(report, now, wall);
+    }
+}
+
+#[test]
+fn a_copy_that_advances_is_not_overdue_and_one_that_only_says_so_is_called_off() {
+    let mut world = settled(16);
+    world.slow = true;
+    world.join("node-5");
+    world.run(Duration::from_secs(1));
+    world.lose(None);
+    let before = of_kind(&world, OperationKind::Migration);
+    for done in 1..=5 {
+        world.run(Duration::from_secs(50));
+        report(&mut world, done);
+    }
+    world.run(Duration::from_millis(100));
+    let after = of_kind(&world, OperationKind::Migration);
+    let ids = |them: &[Operation]| them.iter().map(|it| it.id.clone()).collect::<Vec<_>>();
+    assert_eq!(ids(&before), ids(&after), "250 s, and the deadline is 60 s");
+    for operation in &after {
+        assert_eq!(operation.state, OperationState::Running);
+        let Blocker::CopyUnanswered { copied, .. } = &operation.blockers[0] else {
+            panic!("{operation:?}")
+        };
+        let copied = copied.as_ref().unwrap();
+        assert_eq!((copied.done, copied.total), (5, Some(100)));
+        let text = operation.blockers[0].to_string();
+        assert!(text.contains(", 5 of 100 rows) and has not"), "{text}");
+    }
+    // Talking is not advancing: going back and forth below what was reached is not either.
+    for done in [4, 5, 3, 5] {
+        world.run(Duration::from_secs(10));
+        report(&mut world, done);
+    }
+    assert_eq!(of_kind(&world, OperationKind::Migration).len(), after.len());
+    world.run(Duration::from_secs(21));
+    assert_eq!(of_kind(&world, OperationKind::Migration), []);
+}
+
+#[test]
+fn what_was_reported_ends_with_its_stage_and_with_the_leader() {
+    let mut world = settled(16);
+    world.slow = true;
+    world.join("node-5");
+    world.run(Duration::from_secs(1));
+    report(&mut world, 7);
+    world.run(Duration::from_millis(100));
+    let moving = of_kind(&world, OperationKind::Migration).len();
+    assert_eq!(world.coordinator.copies().after(0).0.len(), moving);
+    // A stage that is over, or was never open: nobody waits for it.
+    let progress = CopyProgress::new(1, None, "").unwrap();
+    let stray = CopyReport::new(RaftId(1), PartitionId(0), StageId(1), progress);
+    let (now, wall) = (world.now, world.wall());
+    world.coordinator.handle_copy(stray, now, wall);
+    world.run(Duration::from_millis(100));
+    assert_eq!(world.coordinator.copies().after(0).0.len(), moving);
+    let operations = of_kind(&world, OperationKind::Migration);
+    cancel(&mut world, &operations[0]);
+    world.run(Duration::from_millis(100));
+    let left = world.coordinator.copies().after(0).0;
+    assert!(
+        left.iter()
+            .all(|it| Some(it.partition) != operations[0].partition)
+    );
+
+    let leader = world.state.node_by_id("node-2").unwrap().raft_id;
+    world.change_leader(leader);
+    world.run(Duration::from_millis(100));
+    assert_eq!(world.coordinator.copies().after(0).0, []);
+    report(&mut world, 8);
+    let shown = of_kind(&world, OperationKind::Migration);
+    let copied = |it: &Operation| match &it.blockers[..] {
+        [Blocker::CopyUnanswered { copied, .. }] => copied.clone(),
+        _ => None,
+    };
+    assert!(shown.iter().filter_map(copied).all(|it| it.done == 8));
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use clusterkit_core::id::{ClusterId, Epoch, PartitionId, RaftId};
+use clusterkit_core::node::Node;
 use clusterkit_core::topology::Topology;
 use tokio::time::{Instant, sleep, timeout_at};
 
@@ -78,9 +79,22 @@ enum Interrupted {
     Store(StoreError),
 }
 
+/// Whom a copy is taken from, and as whom.
+struct Source<'a> {
+    primary: &'a Node,
+    identity: (ClusterId, RaftId),
+    /// The epoch since which this node takes writes.
+    epoch: Epoch,
+}
+
 impl Engine {
-    /// Copies `partition` from its primary, starting again when that changes.
-    pub(crate) async fn copy(&self, partition: PartitionId) -> Result<Copied, CopyError> {
+    /// Copies `partition` from its primary, starting again when that changes. `told` hears how many
+    /// records are here, page by page.
+    pub(crate) async fn copy(
+        &self,
+        partition: PartitionId,
+        told: &(dyn Fn(u64) + Sync),
+    ) -> Result<Copied, CopyError> {
         let after = self.patience.copy;
         let deadline = clock::deadline(after);
         loop {
@@ -96,10 +110,13 @@ impl Engine {
                         .map(|me| me.raft_id)
                         .unwrap_or_default();
                     let identity = (topology.cluster(), me);
-                    match self
-                        .copy_from(&primary, identity, partition, known, deadline)
-                        .await
-                    {
+                    let source = Source {
+                        primary: &primary,
+                        identity,
+                        epoch: known,
+                    };
+                    let copied = self.copy_from(&source, partition, deadline, told);
+                    match copied.await {
                         Ok(records) => return Ok(Copied::All { records }),
                         Err(Interrupted::Source(reason)) => format!("{}: {reason}", primary.id),
                         Err(Interrupted::Store(error)) => return Err(CopyError::Store(error)),
@@ -131,12 +148,16 @@ impl Engine {
 
     async fn copy_from(
         &self,
-        primary: &clusterkit_core::node::Node,
-        identity: (ClusterId, RaftId),
+        source: &Source<'_>,
         partition: PartitionId,
-        epoch: Epoch,
         deadline: Instant,
+        told: &(dyn Fn(u64) + Sync),
     ) -> Result<u64, Interrupted> {
+        let Source {
+            primary,
+            identity,
+            epoch,
+        } = *source;
         let (mut at, mut after, mut records) = (None, None::<Bytes>, 0_u64);
         let mut barrier = None;
         loop {
@@ -163,6 +184,7 @@ impl Engine {
             self.take_page(partition, after, page)
                 .await
                 .map_err(Interrupted::Store)?;
+            told(records);
             if !more {
                 return Ok(records);
             }

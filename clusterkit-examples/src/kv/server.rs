@@ -372,7 +372,9 @@ async fn follow(engine: &Engine, change: &PartitionChange) -> HookResult {
     let partition = change.partition;
     match change.stage {
         ChangeStage::Syncing => {
-            if let Copied::All { records } = engine.copy(partition).await? {
+            // Whoever hears that the stage is over is dropped soon.
+            let told = |records| drop(change.progress(records, None, "records"));
+            if let Copied::All { records } = engine.copy(partition, &told).await? {
                 tracing::info!(%partition, records, "copied");
             }
         }

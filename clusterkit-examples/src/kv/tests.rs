@@ -244,7 +244,7 @@ async fn a_write_waits_for_a_dead_copy_until_the_topology_drops_it() {
     cast.resume(3).await;
     cast.change(|script| script.up(3));
     cast.show_all();
-    let copied = cast.member(3).engine.copy(P).await.unwrap();
+    let copied = cast.member(3).engine.copy(P, &|_| ()).await.unwrap();
     assert_eq!(copied, Copied::All { records: 1 });
     assert_eq!(cast.held(3, "k").as_deref(), Some("3"));
 }
@@ -341,7 +341,7 @@ async fn a_copy_made_under_load_misses_no_acknowledged_write() {
             );
         }
     };
-    let (copied, ()) = tokio::join!(joining.copy(P), load);
+    let (copied, ()) = tokio::join!(joining.copy(P, &|_| ()), load);
     assert!(matches!(copied.unwrap(), Copied::All { records } if records >= 200));
     let held = |cast: &Cast, id| {
         cast.member(id)
@@ -374,7 +374,7 @@ async fn a_copy_in_many_pages_drops_what_the_primary_does_not_know() {
     }
     cast.change(|script| script.joining(&[3]));
     cast.show_all();
-    let copied = cast.member(3).engine.copy(P).await.unwrap();
+    let copied = cast.member(3).engine.copy(P, &|_| ()).await.unwrap();
     assert_eq!(copied, Copied::All { records: 21 });
     let held = |cast: &Cast, id| {
         cast.member(id)
@@ -415,7 +415,7 @@ async fn a_source_hands_nothing_to_a_node_it_would_not_write_to() {
             .contains("not known here yet")
     );
     assert_eq!(
-        cast.member(3).engine.copy(P).await.unwrap(),
+        cast.member(3).engine.copy(P, &|_| ()).await.unwrap(),
         Copied::NotWanted
     );
     let from_replica = cast

@@ -12,6 +12,7 @@ use clusterkit_core::command::{Applied, Command, Rejected};
 use clusterkit_core::config::ClusterConfig;
 use clusterkit_core::control::{ControlPlane, ControlStats, Leadership, ProposeError, View};
 use clusterkit_core::coordinator::plan_request;
+use clusterkit_core::copying::CopyBook;
 use clusterkit_core::event::{LeaveReason, PlanTrigger};
 use clusterkit_core::explain::{PlanHistory, PlanRecord, PreviewId};
 use clusterkit_core::hash::{HashAlgorithm, HashConfig};
@@ -328,7 +329,10 @@ impl Backend for FakeNode {
     fn operations(&self) -> (Vec<Operation>, Option<bool>) {
         let protected = Some(false);
         let view = self.control.view();
-        (operations(&view.state, protected, NOW), protected)
+        (
+            operations(&view.state, protected, &CopyBook::default(), NOW),
+            protected,
+        )
     }
 
     async fn cancel(&self, operation: &Operation) -> Result<Applied, Problem> {

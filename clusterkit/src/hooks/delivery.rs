@@ -16,6 +16,7 @@ use futures_util::FutureExt;
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
+use super::copying::{AwaitedCopy, Copies};
 use super::payload::ClusterEvent;
 use super::runner::{HookCounters, HookSettings, count};
 use super::{HookKind, HookResult, PartitionChange, Subscriber};
@@ -32,6 +33,8 @@ pub(super) struct Context {
     /// Up to where nothing is left to deliver after a restart.
     pub(super) cursor: Arc<AtomicU64>,
     pub(super) counters: Arc<HookCounters>,
+    /// What copies report.
+    pub(super) copies: Arc<Copies>,
     pub(super) stop: CancellationToken,
 }
 
@@ -139,14 +142,22 @@ impl Delivery {
                 return Outcome::Superseded;
             }
             let running = Running::begin(&context.counters.running);
-            let called = self.call(context).await;
+            let copy = self.begin_copy(context);
+            let mut called = self.call(context).await;
+            // A copy that is answered later takes no slot from other hooks.
             drop((running, slot));
+            if let (Called::Ok, Some(copy)) = (&called, copy)
+                && copy.is_left_for_later()
+            {
+                called = self.later(copy, context).await;
+            }
             match called {
                 Called::Ok => {
                     count(&context.counters.succeeded);
                     return Outcome::Done;
                 }
                 Called::Superseded => return Outcome::Superseded,
+                Called::Stopped => return Outcome::Interrupted,
                 Called::Err(_) => count(&context.counters.failed),
                 Called::Panicked(_) => count(&context.counters.panicked),
             }
@@ -180,6 +191,34 @@ impl Delivery {
         answer.is_wanted(&view.state, context.me, open)
     }
 
+    /// Makes it possible to answer the call that follows elsewhere, where it asks for a copy.
+    fn begin_copy(&mut self, context: &Context) -> Option<AwaitedCopy> {
+        let open = self.open_stage()?;
+        let (Some(Answer::Synced), ClusterEvent::PartitionChanged(change)) =
+            (self.answer, &mut self.event)
+        else {
+            return None;
+        };
+        let (views, copies) = (context.views.clone(), Arc::clone(&context.copies));
+        let copy = AwaitedCopy::new(context.me, open, views, copies);
+        change.copy = Some(Arc::clone(&copy.call));
+        Some(copy)
+    }
+
+    /// Waits for the answer that the hook has left to others.
+    async fn later(&self, mut copy: AwaitedCopy, context: &Context) -> Called {
+        tokio::select! {
+            biased;
+            () = context.stop.cancelled() => Called::Stopped,
+            () = self.superseded.cancelled() => Called::Superseded,
+            said = &mut copy.answer => match said {
+                Ok(Ok(())) => Called::Ok,
+                Ok(Err(reason)) => Called::Err(reason),
+                Err(_) => Called::Err(String::from("the copy was dropped without an answer")),
+            },
+        }
+    }
+
     async fn call(&self, context: &Context) -> Called {
         let subscriber = &*context.subscriber;
         let called = AssertUnwindSafe(invoke(subscriber, self.event.clone())).catch_unwind();
@@ -211,6 +250,7 @@ enum Called {
     Err(String),
     Panicked(String),
     Superseded,
+    Stopped,
 }
 
 impl fmt::Display for Called {
@@ -220,6 +260,7 @@ impl fmt::Display for Called {
             Self::Err(error) => f.write_str(error),
             Self::Panicked(panic) => write!(f, "panicked: {panic}"),
             Self::Superseded => f.write_str("its stage has ended"),
+            Self::Stopped => f.write_str("this node stops"),
         }
     }
 }

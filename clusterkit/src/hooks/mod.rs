@@ -6,9 +6,10 @@
 //! the driver.
 //!
 //! # For the driver (crate-private)
-//! - `HookRunner::start(subscriber, me, cursor, settings, counters) -> (HookRunner, Receiver<Acks>)`:
+//! - `HookRunner::start(subscriber, me, cursor, settings, counters, copies)`:
 //!   `subscriber: Arc<dyn Subscriber>` (a [`Hooks`] is one), `me: RaftId`, `cursor: EventSeq` is
 //!   the last event not to be delivered: the persisted one, or `HookRunner::first_cursor`.
+//!   Answers the runner and a `Receiver<Acks>`; what copies report is found in `copies`.
 //! - `runner.feed(view: Arc<View>)`: with every new view; stores it and returns. A task of its own
 //!   takes the events after its position as room allows, so nothing can block the caller.
 //! - `Acks { synced, released }` of `(PartitionId, StageId)` for this node: propose `Synced` and
@@ -19,6 +20,7 @@
 //!   `HookSettings::grace`, then everything is joined; returns the last cursor.
 //! - `EventStream::new(control, me, after, stop)`.
 
+mod copying;
 mod delivery;
 mod dispatch;
 mod payload;
@@ -37,6 +39,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use futures_util::future::BoxFuture;
 
+pub(crate) use copying::Copies;
+pub use copying::{CopyError, Copying};
 pub use payload::{
     ClusterEvent, EventsMissed, HealthChange, NodeJoined, NodeLeft, NodeRejoined, PartitionChange,
     PartitionLost, RebalanceCompleted, RebalanceStarted,

@@ -16,6 +16,8 @@ use clusterkit_core::partition::Stage;
 use clusterkit_core::state::ClusterState;
 use clusterkit_core::time::UnixMillis;
 
+use super::copying::CopyCall;
+
 /// A partition entered another stage or changed its primary. One for each node concerned.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -50,6 +52,8 @@ pub struct PartitionChange {
     /// [`ChangeStage::Syncing`] says that the data is here, `Ok` on [`ChangeStage::Cleanup`] or
     /// [`ChangeStage::Reverted`] that it is gone from here.
     pub local: bool,
+    /// Where the copy it asks for is answered for.
+    pub(super) copy: Option<Arc<CopyCall>>,
 }
 
 /// A node became active for the first time.
@@ -322,6 +326,7 @@ fn partition_change(
         epoch: change.epoch,
         at,
         local: change.target == me,
+        copy: None,
     })
 }
 
@@ -365,6 +370,7 @@ impl PartitionChange {
                     // When it was decided is lost with the event.
                     at: UnixMillis(0),
                     local: true,
+                    copy: None,
                 };
                 change.refresh(state);
                 found.push(change);

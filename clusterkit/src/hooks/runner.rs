@@ -13,6 +13,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::Subscriber;
+use super::copying::Copies;
 use super::delivery::Context;
 use super::dispatch::Dispatcher;
 use crate::tasks::{Ended, Task};
@@ -141,6 +142,7 @@ impl HookRunner {
         cursor: EventSeq,
         settings: HookSettings,
         counters: Arc<HookCounters>,
+        copies: Arc<Copies>,
     ) -> (Self, mpsc::Receiver<Acks>) {
         let (views, fed) = watch::channel(None);
         let (acks, answers) = mpsc::channel(ACK_BATCHES);
@@ -155,6 +157,7 @@ impl HookRunner {
             views: fed,
             cursor: Arc::clone(&position),
             counters,
+            copies,
             stop: stop.clone(),
         });
         let dispatcher = Dispatcher::new(context, cursor, acks);

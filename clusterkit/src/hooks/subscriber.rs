@@ -85,7 +85,8 @@ pub trait Subscriber: Send + Sync + 'static {
     ///
     /// The answer counts when [`PartitionChange::local`] is set and the stage asks for something:
     /// `Ok` to [`ChangeStage::Syncing`] says that every write of the partition is on this node,
-    /// `Ok` to [`ChangeStage::Cleanup`] and [`ChangeStage::Reverted`] that it was let go. An error
+    /// `Ok` to [`ChangeStage::Cleanup`] and [`ChangeStage::Reverted`] that it was let go. A long
+    /// copy is answered for later ([`PartitionChange::later`]). An error
     /// or a panic there is answered by another call, after 100 ms at first and 5 s at most plus
     /// jitter, for as long as the stage is open.
     ///

@@ -8,6 +8,7 @@
 
 mod adjust;
 mod cluster;
+mod copying;
 mod fitness;
 mod hooks;
 mod operations;

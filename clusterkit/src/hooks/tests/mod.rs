@@ -3,6 +3,7 @@
 
 mod answers;
 mod calls;
+mod copying;
 mod limits;
 mod stream;
 
@@ -26,8 +27,8 @@ use clusterkit_core::time::UnixMillis;
 use tokio::sync::mpsc;
 
 use super::{
-    Acks, HookCounters, HookResult, HookRunner, HookSettings, Hooks, NodeJoined, PartitionChange,
-    Subscriber,
+    Acks, Copies, HookCounters, HookResult, HookRunner, HookSettings, Hooks, NodeJoined,
+    PartitionChange, Subscriber,
 };
 
 /// Far beyond anything a test waits for; in paused time it costs nothing.
@@ -197,6 +198,7 @@ struct Node1 {
     me: RaftId,
     runner: HookRunner,
     counters: Arc<HookCounters>,
+    copies: Arc<Copies>,
     acks: mpsc::Receiver<Acks>,
 }
 
@@ -215,13 +217,16 @@ impl Node1 {
     ) -> Self {
         let me = cluster.id(number);
         let (hooks, counters) = (Arc::new(hooks), Arc::<HookCounters>::default());
+        let copies = Arc::<Copies>::default();
         let shared = Arc::clone(&counters);
-        let (runner, acks) = HookRunner::start(hooks, me, cursor, settings, shared);
+        let (runner, acks) =
+            HookRunner::start(hooks, me, cursor, settings, shared, Arc::clone(&copies));
         let mut node = Self {
             cluster,
             me,
             runner,
             counters,
+            copies,
             acks,
         };
         node.feed();
