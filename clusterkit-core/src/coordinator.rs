@@ -24,7 +24,7 @@ use crate::config::ConfigError;
 use crate::copying::{CopyBook, CopyReport};
 use crate::detector::{Detector, DetectorConfig, Heard, Liveness};
 use crate::event::{EventKind, LeaveReason};
-use crate::id::{EventSeq, Incarnation, LogIndex, NodeId, PartitionId, RaftId, StageId};
+use crate::id::{Epoch, EventSeq, Incarnation, LogIndex, NodeId, PartitionId, RaftId, StageId};
 use crate::lease::LeaseBook;
 use crate::node::{Drain, Node, NodeStatus};
 use crate::partition::{Partition, Stage};
@@ -60,6 +60,8 @@ pub struct Coordinator {
     applied: BTreeMap<RaftId, LogIndex>,
     /// Since when this leader has seen each down node down.
     down_since: BTreeMap<RaftId, Instant>,
+    /// The epoch of the members that are tracked: with another one they may be others.
+    tracked: Option<Epoch>,
     /// The basis last seen and since when.
     basis: Option<(u64, Instant)>,
     /// How many active nodes the first placement waits for.
@@ -105,6 +107,7 @@ impl Coordinator {
             detector: Detector::new(config)?,
             applied: BTreeMap::new(),
             down_since: BTreeMap::new(),
+            tracked: None,
             basis: None,
             expected: 1,
             protected: false,
@@ -146,6 +149,7 @@ impl Coordinator {
                 self.deadlines.clear();
                 self.reports.clear();
                 self.copies = CopyBook::default();
+                self.tracked = None;
                 self.basis = None;
                 self.protected = false;
                 self.calm_since = None;
@@ -262,10 +266,14 @@ impl Coordinator {
     }
 
     fn track(&mut self, state: &ClusterState, now: Instant) {
+        self.copies.retain_awaited(state);
+        if self.tracked.replace(state.epoch()) == Some(state.epoch()) {
+            // The same members in the same places.
+            return;
+        }
         self.detector.retain(|node| state.node(node).is_some());
         self.applied.retain(|&node, _| state.node(node).is_some());
         self.reports.retain(|&node, _| state.node(node).is_some());
-        self.copies.retain_awaited(state);
         self.down_since
             .retain(|&node, _| !state.is_live(node) && state.node(node).is_some());
         for node in state.nodes() {

@@ -37,6 +37,10 @@ struct Cli {
     /// How many nodes there are at the start, instead of what each seed says.
     #[arg(long)]
     nodes: Option<u32>,
+    /// Over how many virtual hours the faults of a seed are spread, with the leases of machines far
+    /// apart. Only at the level `core`.
+    #[arg(long, requires = "level")]
+    hours: Option<u32>,
     /// Only this seed.
     #[arg(long)]
     seed: Option<u64>,
@@ -86,6 +90,9 @@ fn main() -> ExitCode {
             .init();
     }
     let done = plant(cli.plant.as_deref()).and_then(|()| {
+        if cli.hours.is_some() && cli.level() != Level::Core {
+            return Err(String::from("--hours: only at the level `core`"));
+        }
         if cli.worker {
             worker::work(&cli).map(|()| true)
         } else if let Some(seed) = cli.seed {

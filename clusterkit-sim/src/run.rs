@@ -13,6 +13,9 @@ use crate::{FaultSchedule, Outcome, Trace};
 pub struct RunOptions {
     /// How many nodes there are at the start, instead of what the seed says.
     pub nodes: Option<u32>,
+    /// Over how many virtual hours the faults are spread, instead of less than a minute. Only at the
+    /// core level. Clocks, leases and reports are then those of machines far apart.
+    pub hours: Option<u32>,
     /// The faults, instead of those drawn from the seed.
     pub faults: Option<FaultSchedule>,
     /// Whether the trace keeps its lines.

@@ -71,12 +71,13 @@ pub(crate) fn show(cli: &Cli, seed: u64) -> Result<bool, String> {
 }
 
 /// Returns the faults that `seed` draws, none where its run panics.
-pub(crate) fn faults(level: Level, seed: u64, nodes: Option<u32>) -> Option<FaultSchedule> {
+pub(crate) fn faults(cli: &Cli, seed: u64) -> Option<FaultSchedule> {
     let options = RunOptions {
-        nodes,
+        nodes: cli.nodes,
+        hours: cli.hours,
         ..RunOptions::default()
     };
-    let caught = catch_unwind(AssertUnwindSafe(|| run(level, seed, &options)));
+    let caught = catch_unwind(AssertUnwindSafe(|| run(cli.level(), seed, &options)));
     caught.ok()?.ok().map(|report| report.faults)
 }
 
@@ -91,6 +92,7 @@ fn options(cli: &Cli) -> Result<RunOptions, String> {
     }
     Ok(RunOptions {
         nodes: cli.nodes,
+        hours: cli.hours,
         faults,
         trace: cli.trace,
     })

@@ -26,6 +26,10 @@ pub(crate) struct SimArgs {
     /// How many nodes there are at the start, instead of what each seed says.
     #[arg(long)]
     nodes: Option<u32>,
+    /// Over how many virtual hours the faults of a seed are spread, with the leases of machines far
+    /// apart. Only at the level `core`.
+    #[arg(long)]
+    hours: Option<u32>,
     /// Only this seed.
     #[arg(long)]
     seed: Option<u64>,
@@ -65,6 +69,7 @@ impl SimArgs {
         option("from", self.from.map(|from| from.to_string()));
         option("level", self.level.clone());
         option("nodes", self.nodes.map(|nodes| nodes.to_string()));
+        option("hours", self.hours.map(|hours| hours.to_string()));
         option("seed", self.seed.map(|seed| seed.to_string()));
         option("plant", self.plant.clone());
         option("jobs", self.jobs.map(|jobs| jobs.to_string()));

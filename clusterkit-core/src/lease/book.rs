@@ -52,6 +52,9 @@ struct Era {
     lowest: Option<Lowest>,
     /// Nodes to be marked down: no lease until the log has done so and they are up again.
     condemned: BTreeMap<RaftId, Condemned>,
+    /// The epoch on which all of `condemned` were last looked at: it is asked with every request, and
+    /// what the log says of nodes changes with the epoch.
+    looked: Option<Epoch>,
     /// What the log held a while ago: a process that has not applied it lags too far behind.
     due: Epoch,
     /// When and what to compare with next.
@@ -197,6 +200,7 @@ impl LeaseBook {
             sweep_at: now,
             lowest: None,
             condemned: BTreeMap::new(),
+            looked: None,
             due: Epoch(0),
             sampled: (now, Epoch(0)),
         });
@@ -225,15 +229,18 @@ impl LeaseBook {
         if epoch > known && era.unproven.len() < UNPROVEN_MAX {
             era.unproven.push_back((now, epoch));
         }
-        era.condemned.retain(|&node, condemned| {
-            let Some(node) = state.node(node) else {
-                return false;
-            };
-            let down = node.status == NodeStatus::Down;
-            let up_again = condemned.marked && !down;
-            condemned.marked |= down;
-            !up_again
-        });
+        if era.looked != Some(epoch) {
+            era.looked = Some(epoch);
+            era.condemned.retain(|&node, condemned| {
+                let Some(node) = state.node(node) else {
+                    return false;
+                };
+                let down = node.status == NodeStatus::Down;
+                let up_again = condemned.marked && !down;
+                condemned.marked |= down;
+                !up_again
+            });
+        }
         if now.saturating_since(era.sampled.0) >= lease {
             era.due = era.sampled.1;
             era.sampled = (now, epoch);
@@ -390,6 +397,7 @@ impl LeaseBook {
     /// proposed `now`, and a proposal may take effect at any later time of this leadership.
     pub fn condemn(&mut self, nodes: &[RaftId], now: Instant) {
         let Some(era) = &mut self.era else { return };
+        era.looked = None;
         for &node in nodes {
             let condemned = era.condemned.entry(node).or_insert(Condemned {
                 proposed_at: now,

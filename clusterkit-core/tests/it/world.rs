@@ -84,6 +84,7 @@ impl World {
         if let Err(broken) = self.state.check_invariants() {
             panic!("{command:?} broke: {broken}");
         }
+        assert_eq!(self.state.check_invariants_since(&before), Ok(()));
         assert_eq!(self.state.applied(), at);
         match &outcome {
             Ok(applied) => {

@@ -88,6 +88,7 @@ impl World {
         process.disk.cursor = None;
         process.phase = Phase::Joining;
         self.app.wipe(slot);
+        self.count_voters();
         self.doubt_leader();
     }
 

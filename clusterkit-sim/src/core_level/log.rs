@@ -67,6 +67,8 @@ pub(super) struct Log {
     second: ClusterState,
     ahead: VecDeque<(LogIndex, Command, Result<Applied, Rejected>)>,
     catch_ups: u32,
+    /// Whose vote counts, as far as the log knows and the disks still exist.
+    voters: Vec<Slot>,
 }
 
 impl Log {
@@ -88,6 +90,7 @@ impl Log {
             second: ClusterState::new(),
             ahead: VecDeque::new(),
             catch_ups: 0,
+            voters: Vec::new(),
         }
     }
 
@@ -294,6 +297,9 @@ impl World {
             self.judge.admitted(raft_id, node.disk, index)?;
             self.log.members.insert(raft_id, (slot, node.disk));
         }
+        if !before.nodes().eq(after.nodes()) {
+            self.count_voters();
+        }
         self.log
             .ahead
             .push_back((index, command.clone(), outcome.clone()));
@@ -393,9 +399,9 @@ impl World {
         Ok(())
     }
 
-    /// Returns the slots whose vote counts: members that live as far as the log knows and whose
-    /// disks still exist; where there are none, all members whose disks do.
-    fn voters(&self) -> Vec<Slot> {
+    /// Finds out whose vote counts: members that live as far as the log knows and whose disks still
+    /// exist; where there are none, all members whose disks do.
+    pub(super) fn count_voters(&mut self) {
         let of = |test: &dyn Fn(NodeStatus) -> bool| -> Vec<Slot> {
             let nodes = self.log.state.nodes().filter(|node| test(node.status));
             nodes
@@ -403,18 +409,18 @@ impl World {
                 .collect()
         };
         let live = of(&|status| status.is_live() && status != NodeStatus::Joining);
-        if live.is_empty() { of(&|_| true) } else { live }
+        self.log.voters = if live.is_empty() { of(&|_| true) } else { live };
     }
 
     /// Tells whether `slot` can lead: it votes, or leads already, and a majority hears it.
     pub(super) fn can_lead(&self, slot: Slot) -> bool {
-        let may = self.log.leader == Some(slot) || self.voters().contains(&slot);
+        let may = self.log.leader == Some(slot) || self.log.voters.contains(&slot);
         self.is_awake(slot) && may && self.reaches_majority(slot)
     }
 
     /// Tells whether `slot` can talk to more than half of the voters.
     pub(super) fn reaches_majority(&self, slot: Slot) -> bool {
-        let voters = self.voters();
+        let voters = &self.log.voters;
         let with = voters
             .iter()
             .filter(|&&voter| self.is_awake(voter) && self.talks(slot, voter));
@@ -478,7 +484,7 @@ impl World {
         if self.log.leader.is_some() || self.log.term != term {
             return;
         }
-        let mut able = self.voters();
+        let mut able = self.log.voters.clone();
         able.retain(|&slot| self.can_lead(slot));
         let Some(&leader) = self.log.rng.pick(&able) else {
             self.call_election();

@@ -6,6 +6,7 @@ use clusterkit_core::command::Command;
 use clusterkit_core::config::ClusterConfig;
 use clusterkit_core::detector::DetectorConfig;
 use clusterkit_core::id::{ClusterId, RaftId};
+use clusterkit_core::lease::LeaseTiming;
 
 use super::app::App;
 use super::event::{Agenda, Event, Slot};
@@ -25,6 +26,11 @@ const SETTLE_MAX: Duration = Duration::from_secs(240);
 /// How many runs of a thousand are about leases and nothing else.
 const DUELS_PERMILLE: u32 = 300;
 
+const HOUR: Duration = Duration::from_secs(3_600);
+
+/// How many faults there are in an hour, where hours are asked for.
+const FAULTS_AN_HOUR: u32 = 24;
+
 /// Faults that only the full level can carry out.
 const ELSEWHERE: &[FaultKind] = &[FaultKind::FullDisk];
 
@@ -36,7 +42,7 @@ pub(super) fn build(seed: u64, options: &RunOptions) -> World {
     let mut profile = root.split("profile");
     // A scene cuts somebody off from everybody: a cut for each.
     let few = options.nodes.is_none_or(|nodes| nodes < 10);
-    let duels = profile.chance(DUELS_PERMILLE) && few;
+    let duels = profile.chance(DUELS_PERMILLE) && few && options.hours.is_none();
     let mut drawn = draw_nodes(&mut sizes);
     if duels {
         drawn = [3, 3, 4, 5][profile.index(4)];
@@ -49,8 +55,12 @@ pub(super) fn build(seed: u64, options: &RunOptions) -> World {
     };
     let zones = u32::try_from(zones).unwrap_or(0);
     let mut settings = draw_settings(&mut sizes, nodes);
-    let duration = sizes.duration(Duration::from_secs(10)..=Duration::from_secs(45));
+    let mut duration = sizes.duration(Duration::from_secs(10)..=Duration::from_secs(45));
     settings.hurries = duels || profile.chance(200);
+    if let Some(hours) = options.hours {
+        duration = HOUR * hours;
+        slow_down(&mut settings, &mut profile);
+    }
     if duels {
         sharpen(&mut settings, &mut profile);
     }
@@ -64,7 +74,9 @@ pub(super) fn build(seed: u64, options: &RunOptions) -> World {
         };
         FaultSchedule::duel(&mut root.split("faults"), &config)
     } else {
-        draw_faults(&root, &mut sizes, (nodes, zones), duration, tolerated)
+        let faults = options.hours.map(|hours| hours * FAULTS_AN_HOUR);
+        let faults = faults.unwrap_or_else(|| u32::try_from(sizes.within(0..=14)).unwrap_or(5));
+        draw_faults(&root, faults, (nodes, zones), duration, tolerated)
     };
     let faults = options.faults.clone().unwrap_or(drawn);
     let begins = faults.ends_at().max(Duration::from_secs(5));
@@ -208,9 +220,21 @@ fn sharpen(settings: &mut Settings, rng: &mut Rng) {
     settings.hooks_fail_permille = 0;
 }
 
+/// Lets leases and reports be those of machines far apart, and clients write now and then: an hour is
+/// long.
+fn slow_down(settings: &mut Settings, rng: &mut Rng) {
+    let timing = LeaseTiming::WAN;
+    settings.detector.lease = timing.lease;
+    settings.detector.drift_margin = timing.drift_margin;
+    settings.detector.window = Duration::from_secs(1);
+    settings.pulse = timing.lease / 4;
+    settings.hurries = false;
+    settings.write_every = rng.duration(Duration::from_millis(100)..=Duration::from_millis(400));
+}
+
 fn draw_faults(
     root: &Rng,
-    sizes: &mut Rng,
+    faults: u32,
     (nodes, zones): (u32, u32),
     duration: Duration,
     drift_margin_ppm: u32,
@@ -220,7 +244,7 @@ fn draw_faults(
         zones,
         joins_max: 3,
         duration,
-        faults: u32::try_from(sizes.within(0..=14)).unwrap_or(5),
+        faults,
         drift_margin_ppm,
         ..ScheduleConfig::default()
     };

@@ -96,6 +96,7 @@ impl World {
             nodes,
             faults,
             trace: lines,
+            hours: _,
         }: RunOptions,
         cast: impl FnOnce(&mut Rng, u32) -> Cast,
     ) -> Self {

@@ -63,6 +63,7 @@ fn a_schedule_of_ones_own_takes_the_place_of_the_drawn_one() {
         nodes: Some(4),
         faults: Some(faults.clone()),
         trace: true,
+        ..RunOptions::default()
     };
     let report = run(7, &options);
     assert_eq!(report.faults, faults);
@@ -86,4 +87,16 @@ fn hundreds_of_nodes_settle() {
         ..RunOptions::default()
     };
     run(3, &options);
+}
+
+#[test]
+fn faults_are_spread_over_hours_where_hours_are_asked_for() {
+    let options = RunOptions {
+        nodes: Some(12),
+        hours: Some(1),
+        ..RunOptions::default()
+    };
+    let report = run(7, &options);
+    assert!(report.outcome.virtual_time > Duration::from_secs(3_000));
+    assert!(report.faults.faults().len() > 15);
 }
