@@ -32,6 +32,8 @@ pub(crate) struct Acceptance {
     pub(crate) epoch: u64,
     /// Its number among the writes of that epoch.
     pub(crate) seq: u64,
+    /// The epoch of the ownership token under which it was acknowledged.
+    pub(crate) token: u64,
 }
 
 impl Acceptance {
@@ -42,6 +44,7 @@ impl Acceptance {
             partition: document["partition"].as_u64()?,
             epoch: epoch.parse().ok()?,
             seq: seq.parse().ok()?,
+            token: document["token"].as_u64()?,
         })
     }
 }

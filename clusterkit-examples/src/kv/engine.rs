@@ -96,6 +96,8 @@ pub(crate) enum Refused {
 pub(crate) struct Receipt {
     pub(crate) partition: PartitionId,
     pub(crate) version: Version,
+    /// The epoch of the ownership token that this node held when it was on all of them.
+    pub(crate) token: Epoch,
 }
 
 impl Engine {

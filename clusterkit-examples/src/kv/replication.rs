@@ -116,7 +116,14 @@ impl Engine {
             match self.push(&cell, &mut order, &lead, &entry, deadline).await {
                 // Nothing is acknowledged before it has proven that it still was.
                 Ok(()) => match self.prove(&lead, deadline).await {
-                    Ok(()) => return Ok(Receipt { partition, version }),
+                    Ok(()) => {
+                        let token = lead.epoch;
+                        return Ok(Receipt {
+                            partition,
+                            version,
+                            token,
+                        });
+                    }
                     Err(Unproven::Moved) => {}
                     Err(Unproven::Late(_)) => {
                         let reason = "this node could not prove that it was the primary all along";

@@ -89,6 +89,7 @@ impl KvService {
                 "role": "primary",
                 "partition": receipt.partition,
                 "version": receipt.version.to_string(),
+                "token": receipt.token,
             })),
             Written::There(primary) => {
                 self.done(&json!({"status": "forwarded", "node_id": primary.id}))

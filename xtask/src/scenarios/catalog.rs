@@ -56,6 +56,7 @@ pub(super) enum Scenario {
     CutLeaderBothWays,
     CutFollower,
     PausePrimary,
+    KillPrimary,
 }
 
 impl Scenario {
@@ -92,6 +93,7 @@ impl Scenario {
             Self::CutLeaderBothWays => "the leader is cut off from all others; then healed",
             Self::CutFollower => "a follower is cut off from all others; then healed",
             Self::PausePrimary => "SIGSTOP of a primary for three removals, then SIGCONT",
+            Self::KillPrimary => "kill -9 of a primary, often the leader, restart on its disk",
         }
     }
 
@@ -105,7 +107,8 @@ impl Scenario {
             Self::CutLeaderOneWay
             | Self::CutLeaderBothWays
             | Self::CutFollower
-            | Self::PausePrimary => (3, 3),
+            | Self::PausePrimary
+            | Self::KillPrimary => (3, 3),
             Self::Drain | Self::KillWhileMoving | Self::Leave => (4, 4),
             Self::Weight | Self::ReplicationFactor => (5, 5),
             Self::Zones => (6, 6),
@@ -241,6 +244,7 @@ impl Test {
             Scenario::CutLeaderBothWays => return self.cut_leader_both_ways().await,
             Scenario::CutFollower => return self.cut_follower().await,
             Scenario::PausePrimary => return self.pause_primary().await,
+            Scenario::KillPrimary => return self.kill_primary().await,
         }
         self.settle().await
     }

@@ -1,10 +1,12 @@
 //! A register workload: a few keys, each written again and again by one writer, every accepted
-//! write recorded with who accepted it; and what must hold of the record.
+//! write recorded with the ownership token it was acknowledged under; and what must hold of the
+//! record.
 //!
-//! What is judged is the order of accepted writes as clients saw it. Reads are not judged while
-//! faults last: without leases a primary that was cut off answers from its copy until it hears of
-//! its successor. Once primaries write under ownership tokens, [`Accepted`] gets the token's span
-//! and [`check`] one more rule: no two spans of one partition overlap.
+//! What is judged is the order of accepted writes as clients saw it, and what it proves of tokens:
+//! whoever acknowledges a write held its token at some moment between its sending and its answer,
+//! so that a token lived at least from the first answer under it to the last sending. Those spans
+//! of one partition must not touch, and follow each other as the epochs do. Until when a token
+//! would have been valid says nothing more: its node gives it up early when the partition moves.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -152,8 +154,8 @@ fn lock(history: &Mutex<History>) -> std::sync::MutexGuard<'_, History> {
     history.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Checks what must hold of every history: one primary for each epoch of a partition, and versions
-/// that rise in the order clients saw.
+/// Checks what must hold of every history: one primary for each epoch of a partition, no two tokens
+/// of one partition at once, and versions that rise in the order clients saw.
 pub(super) fn check(history: &History) -> anyhow::Result<()> {
     let mut partitions: BTreeMap<u64, Vec<&Accepted>> = BTreeMap::new();
     for accepted in &history.accepted {
@@ -161,22 +163,73 @@ pub(super) fn check(history: &History) -> anyhow::Result<()> {
         partitions.entry(partition).or_default().push(accepted);
     }
     for accepted in partitions.values() {
-        one_primary_an_epoch(accepted)?;
+        one_primary_an_epoch(accepted, |by| by.epoch)?;
+        one_primary_an_epoch(accepted, |by| by.token)?;
+        tokens_never_overlap(accepted)?;
         versions_rise(accepted)?;
     }
     Ok(())
 }
 
-fn one_primary_an_epoch(accepted: &[&Accepted]) -> anyhow::Result<()> {
+fn one_primary_an_epoch(
+    accepted: &[&Accepted],
+    epoch: impl Fn(&Acceptance) -> u64,
+) -> anyhow::Result<()> {
     let mut primaries: BTreeMap<u64, &Accepted> = BTreeMap::new();
     for write in accepted {
-        let first = *primaries.entry(write.by.epoch).or_insert(write);
+        let first = *primaries.entry(epoch(&write.by)).or_insert(write);
         ensure!(
             first.by.node == write.by.node,
             "two nodes accepted writes of partition {} under epoch {}: {first:?} and {write:?}",
             write.by.partition,
-            write.by.epoch
+            epoch(&write.by)
         );
+    }
+    Ok(())
+}
+
+/// What the writes acknowledged under one token prove of when it lived.
+struct Span<'a> {
+    /// The first that a client was told of: the token was held by then.
+    first: &'a Accepted,
+    /// The last that a client sent: the token was held still.
+    last: &'a Accepted,
+}
+
+/// Every token of a partition must have been over before the next one was held.
+fn tokens_never_overlap(accepted: &[&Accepted]) -> anyhow::Result<()> {
+    let mut spans: BTreeMap<u64, Span<'_>> = BTreeMap::new();
+    for &write in accepted {
+        ensure!(
+            write.by.token >= write.by.epoch,
+            "a write was acknowledged under a token older than its own version: {write:?}"
+        );
+        let span = spans.entry(write.by.token).or_insert(Span {
+            first: write,
+            last: write,
+        });
+        if write.told < span.first.told {
+            span.first = write;
+        }
+        if write.sent > span.last.sent {
+            span.last = write;
+        }
+    }
+    // Of all tokens before: whichever is known to have lived longest.
+    let mut before: Option<&Accepted> = None;
+    for (token, span) in &spans {
+        if let Some(older) = before {
+            ensure!(
+                older.sent <= span.first.told,
+                "two tokens of partition {} lived at once: {older:?} was sent after {:?} had been \
+                 acknowledged under token {token}",
+                older.by.partition,
+                span.first
+            );
+        }
+        if before.is_none_or(|older| span.last.sent > older.sent) {
+            before = Some(span.last);
+        }
     }
     Ok(())
 }
@@ -243,6 +296,7 @@ mod tests {
                 partition: 7,
                 epoch,
                 seq,
+                token: epoch,
             },
             sent: Duration::from_millis(at.0),
             told: Duration::from_millis(at.1),
@@ -264,7 +318,7 @@ mod tests {
         assert_eq!(judge(vec![first.clone(), after.clone()]), "right");
         let late = accepted(3, (5, 10), "a", (40, 50));
         let wrong = judge(vec![first.clone(), after.clone(), late]);
-        assert!(wrong.starts_with("partition 7 went back"), "{wrong}");
+        assert!(wrong.starts_with("two tokens of partition 7"), "{wrong}");
         // Sent before the new primary's write was done: either order is right.
         let concurrent = accepted(3, (5, 10), "a", (25, 50));
         assert_eq!(judge(vec![first.clone(), after, concurrent]), "right");
@@ -279,6 +333,46 @@ mod tests {
             accepted(2, (5, 2), "b", (5, 15)),
         ]);
         assert!(wrong.starts_with("two nodes accepted"), "{wrong}");
+    }
+
+    /// The same as [`accepted`], acknowledged under another token than that of its version.
+    fn under(token: u64, mut write: Accepted) -> Accepted {
+        write.by.token = token;
+        write
+    }
+
+    #[test]
+    fn two_tokens_that_lived_at_once_are_found() {
+        // Of different registers: their versions alone do not contradict each other.
+        let old = |seq, at| accepted(seq, (5, seq), "a", at);
+        let new = |seq, at| accepted(seq, (6, seq), "b", at);
+        let right = vec![old(1, (0, 10)), old(2, (20, 40)), new(1, (15, 30))];
+        assert_eq!(judge(right), "right", "the old one may have ended at 25");
+        let forged = vec![old(1, (0, 10)), new(1, (15, 30)), old(2, (31, 40))];
+        let wrong = judge(forged);
+        assert!(
+            wrong.starts_with("two tokens of partition 7 lived at once"),
+            "{wrong}"
+        );
+        // Also where another token lies between the two.
+        let between = accepted(1, (7, 1), "c", (50, 60));
+        let forged = vec![old(1, (0, 10)), between, new(1, (61, 70))];
+        assert!(judge(forged).starts_with("two tokens of partition 7"));
+        // And where the versions alone are in order.
+        let ahead = under(8, accepted(1, (5, 1), "a", (0, 10)));
+        let forged = vec![ahead, accepted(2, (6, 1), "b", (20, 30))];
+        assert!(judge(forged).starts_with("two tokens of partition 7"));
+    }
+
+    #[test]
+    fn a_write_acknowledged_under_the_token_of_its_successor_is_found() {
+        let mine = under(6, accepted(1, (5, 1), "a", (0, 10)));
+        assert_eq!(judge(vec![mine.clone()]), "right", "it kept the partition");
+        let theirs = accepted(2, (6, 1), "b", (20, 30));
+        let wrong = judge(vec![mine, theirs]);
+        assert!(wrong.contains("under epoch 6"), "{wrong}");
+        let older = under(4, accepted(1, (5, 1), "a", (0, 10)));
+        assert!(judge(vec![older]).contains("older than its own version"));
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! Scenarios in which nodes are cut off from each other or stand still, under a register workload.
+//! Scenarios in which nodes are cut off from each other, stand still or die, under a register
+//! workload.
 //!
 //! Clients reach every node all the time: what must not happen is that a node which the others
 //! have replaced accepts their writes.
@@ -62,6 +63,23 @@ impl Test {
         self.replaced_and_lasted(&victim).await?;
         self.note(&format!("{victim} runs on"));
         self.cluster.resume(&victim)?;
+        self.settle_registers().await
+    }
+
+    pub(super) async fn kill_primary(&mut self) -> anyhow::Result<()> {
+        self.form_registers().await?;
+        let leader = self.leader().await?;
+        let view = self.cluster.newest_view().await?;
+        let primaries = self.ids.iter().filter(|id| view.primaries_of(id) > 0);
+        let primaries: Vec<String> = primaries.cloned().collect();
+        let any = self.random.pick(&primaries).context("no primary")?.clone();
+        let is_leader = self.random.next().is_multiple_of(2) && view.primaries_of(&leader) > 0;
+        let victim = if is_leader { leader } else { any };
+        self.note(&format!("kill -9 of {victim}"));
+        self.cluster.kill(&victim)?;
+        self.replaced_and_lasted(&victim).await?;
+        self.note(&format!("{victim} starts again"));
+        self.cluster.restart(&victim)?;
         self.settle_registers().await
     }
 
