@@ -72,7 +72,7 @@ async fn a_call_goes_to_the_primary_with_partition_and_epoch() {
 }
 
 #[tokio::test]
-async fn a_moved_key_costs_one_retry() {
+async fn rule_14_a_moved_key_costs_one_retry() {
     // Nobody can be watched and nobody is polled soon: only the answer tells of the change.
     let (nodes, mut cluster, _) = three(Manner::Polled).await;
     let client = soon(

@@ -104,7 +104,7 @@ fn a_suspect_that_speaks_within_the_window_is_up_again() {
 }
 
 #[test]
-fn nodes_that_die_together_go_in_one_cut_and_too_many_are_protected() {
+fn rule_05_nodes_that_die_together_go_in_one_cut_and_too_many_are_protected() {
     // Their last heartbeats straddle 200 ms; six of nine go.
     let mut scene = Scene::new(&[2, 3, 4, 5, 6, 7, 8, 9]);
     scene.hear(100, &[2, 3, 4]);

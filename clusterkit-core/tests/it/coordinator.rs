@@ -57,7 +57,7 @@ fn a_cluster_grows_loses_a_node_and_gets_it_back_without_copying_twice() {
 }
 
 #[test]
-fn a_node_that_stays_down_is_repaired_after_the_delay_and_not_before() {
+fn rule_04_a_node_that_stays_down_is_repaired_after_the_delay_and_not_before() {
     let mut world = Cluster::new(32);
     for id in ["node-2", "node-3", "node-4"] {
         world.join(id);
@@ -269,7 +269,7 @@ fn a_failover_changes_exactly_the_orphaned_primaries() {
 }
 
 #[test]
-fn a_leader_change_alone_moves_nothing() {
+fn rule_07_a_leader_change_alone_moves_nothing() {
     let mut world = Cluster::new(32);
     for id in ["node-2", "node-3", "node-4"] {
         world.join(id);
@@ -385,7 +385,7 @@ fn an_empty_partition_does_not_wait_for_a_node_that_is_down() {
 }
 
 #[test]
-fn the_most_urgent_moves_begin_first_and_no_node_copies_more_than_it_may() {
+fn rule_06_the_most_urgent_moves_begin_first_and_no_node_copies_more_than_it_may() {
     let mut world = Cluster::with(ClusterConfig {
         partition_count: 48,
         replication_factor: 2,

@@ -149,6 +149,50 @@ fn a_member_ahead_of_the_heir_of_a_lost_partition_has_diverged() {
 }
 
 #[test]
+fn rule_09_a_node_that_returns_is_judged_partition_by_partition() {
+    let mut world = World::formed(4, 4, 3);
+    world.plan(&[(0, &[2]), (1, &[4, 2]), (2, &[4]), (3, &[1, 2, 3])]);
+    world.write();
+    // Partition 2 is to come to it. Of partition 3 it is the only copy but the one that is lost.
+    world.start(&[(0, &[2]), (1, &[4, 2]), (2, &[4, 2]), (3, &[1, 2, 3])]);
+    world.down(&[3]);
+    world.write();
+    world.down(&[2]);
+    world.revert();
+    let away = world.state.partition(PartitionId(1)).unwrap().epoch;
+    world.write();
+    world.up(&[3]);
+    world.ok(remove(1, true));
+    let back = world.up(&[2]);
+    let verdicts = verdict(&back.events, 2);
+    let [
+        Verdict::Current,
+        Verdict::Behind(since),
+        Verdict::Foreign,
+        Verdict::Diverged,
+    ] = verdicts[..]
+    else {
+        panic!("{verdicts:?}")
+    };
+    assert!(
+        since <= away,
+        "{since} is when it went, not later than {away}"
+    );
+    // Nothing is asked of it before the verdicts are told.
+    let told = |event: &clusterkit_core::event::Event| {
+        matches!(event.kind, EventKind::NodeRejoined { .. })
+    };
+    let asked = |event: &clusterkit_core::event::Event| match &event.kind {
+        EventKind::PartitionChanged(change) => change.target == RaftId(2),
+        EventKind::RebalanceStarted { .. } => true,
+        _ => false,
+    };
+    let told = back.events.iter().position(told).unwrap();
+    let asked = back.events.iter().position(asked);
+    assert!(asked.is_some_and(|asked| told < asked), "{:?}", back.events);
+}
+
+#[test]
 fn a_switch_waits_while_it_would_cost_a_copy() {
     let mut world = World::placed(4, 1, &[1, 2, 3]);
     world.down(&[1]);

@@ -271,7 +271,7 @@ async fn unused_connections_are_closed_and_streams_are_not() {
 }
 
 #[tokio::test]
-async fn oversize_bodies_are_refused_announced_or_not() {
+async fn rule_15_oversize_bodies_are_refused_announced_or_not() {
     let (_server, echo, address) = start(ServerLimits::default()).await;
     let client = HttpClient::default();
     let answer = client

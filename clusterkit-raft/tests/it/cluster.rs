@@ -250,7 +250,7 @@ async fn learners_become_voters_once_there_are_three() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_dead_voter_is_replaced_by_a_live_learner() {
+async fn rule_08_a_dead_voter_is_replaced_by_a_live_learner() {
     let mut lab = Lab::of(3, impatient).await;
     let learner = lab.join("n4").await;
     until("a learner", || {

@@ -161,7 +161,7 @@ async fn a_graceful_leave_hands_everything_over_and_forgets_the_node() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn hooks_copy_before_a_node_serves_and_fire_everywhere() {
+async fn rule_02_hooks_copy_before_a_node_serves_and_fire_everywhere() {
     type Seen = Arc<Mutex<Vec<(String, PartitionId, ChangeStage, Role)>>>;
     let mut cluster = Nodes::form(1, 8).await;
     let seen: Seen = Arc::default();
@@ -385,7 +385,7 @@ async fn a_list_of_seeds_that_begins_with_oneself_forms_one_cluster() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_drained_node_holds_nothing_and_stays_a_member() {
+async fn rule_10_a_drained_node_holds_nothing_and_stays_a_member() {
     let cluster = Nodes::form(4, 16).await;
     let two = cluster.nodes[1].node_id().clone();
     cluster.nodes[3].drain(&two).await.unwrap();

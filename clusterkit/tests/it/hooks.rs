@@ -187,7 +187,7 @@ impl Subscriber for Copies {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_node_serves_nothing_that_its_hook_has_not_copied() {
+async fn rule_01_a_node_serves_nothing_that_its_hook_has_not_copied() {
     let mut cluster = Nodes::form(1, 4).await;
     let mut events = cluster.nodes[0].events();
     let copies = Copies::default();

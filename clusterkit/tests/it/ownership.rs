@@ -17,7 +17,7 @@ fn owners(nodes: &[ClusterKit]) -> Vec<Vec<(usize, OwnershipToken)>> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_partition_gets_one_owner_and_another_one_only_after_its_lease() {
+async fn rule_03_every_partition_gets_one_owner_and_another_one_only_after_its_lease() {
     let mut cluster = Nodes::form(3, 16).await;
     wait_until("every partition is owned", || {
         owners(&cluster.nodes)

@@ -103,7 +103,7 @@ async fn through_the_loss_of_the_quorum_and_a_restart(strict: bool) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn routing_goes_on_without_a_quorum_and_after_a_restart_without_one() {
+async fn rule_13_routing_goes_on_without_a_quorum_and_after_a_restart_without_one() {
     through_the_loss_of_the_quorum_and_a_restart(true).await;
 }
 

@@ -36,7 +36,7 @@ async fn a_second_node_with_a_live_id_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_cluster_with_other_settings_is_refused_naming_the_field() {
+async fn rule_12_a_cluster_with_other_settings_is_refused_naming_the_field() {
     let cluster = Nodes::form(1, 8).await;
     let seed = cluster.nodes[0].address();
     let dir = tempfile::tempdir().unwrap();

@@ -1,10 +1,11 @@
 //! `cargo xtask tidy`: the invariants of the repository that a program can check.
 //!
 //! Each rule is a pure function from text to [`Finding`]s, with a unit test that shows it failing:
-//! `layers` reads the dependency graph, `source` tokens, `surface` public signatures, `text` the
-//! README and whatever else is tracked. What a compiler or clippy checks is not repeated here.
+//! `layers` reads the dependency graph, `source` tokens, `surface` public signatures, `rules` the names
+//! of tests, `text` the README and whatever else is tracked. What a compiler or clippy checks is not repeated here.
 
 mod layers;
+mod rules;
 mod source;
 mod surface;
 mod text;
@@ -60,7 +61,7 @@ pub(crate) fn run(cli: &clap::Command) -> anyhow::Result<()> {
     let metadata = metadata(&root)?;
     let files = files(&root, Files::NotIgnored)?;
     let mut findings = layers::check(&metadata);
-    let mut rust = 0;
+    let (mut rust, mut tested) = (0, rules::Tested::default());
     for path in &files {
         let Ok(content) = std::fs::read(root.join(path)) else {
             continue; // deleted and not yet committed
@@ -73,11 +74,13 @@ pub(crate) fn run(cli: &clap::Command) -> anyhow::Result<()> {
             rust += 1;
             findings.extend(source::check(path, &content));
             findings.extend(surface::check(path, &content));
+            tested.read(path, &content);
         }
         if path == "README.md" {
             findings.extend(text::check_commands(path, &content, cli, &metadata));
         }
     }
+    findings.extend(tested.check());
     let (warnings, errors): (Vec<_>, Vec<_>) = findings.iter().partition(|found| found.warning);
     for found in &warnings {
         println!("{} {found}", style("warning:").yellow());
