@@ -351,6 +351,16 @@ pub enum Rejected {
         /// What is known.
         current: u64,
     },
+    /// The node runs a build older than what the cluster uses. A newer build is welcome.
+    #[error("node `{id}` supports feature level {given}, the cluster uses {current}")]
+    OlderFeatureLevel {
+        /// The node.
+        id: NodeId,
+        /// What it supports.
+        given: u32,
+        /// What the cluster uses.
+        current: u32,
+    },
     /// The node's status does not allow it.
     #[error("node `{id}` is {status}")]
     WrongStatus {

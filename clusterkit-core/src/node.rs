@@ -13,6 +13,13 @@ use crate::time::UnixMillis;
 /// The longest address, zone, name or service name, in bytes.
 pub const NODE_TEXT_MAX_BYTES: usize = 256;
 
+/// The feature level of this build: what it understands of what members tell each other and write
+/// into the log. Raised with the first feature that older builds do not know.
+///
+/// A cluster is at the level that all its members have announced: see
+/// [`crate::state::ClusterState::feature_level`]. Level 0 is that of builds before there were levels.
+pub const FEATURE_LEVEL: u32 = 1;
+
 /// What a node says about itself when it joins or starts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeSpec {
@@ -34,6 +41,8 @@ pub struct NodeSpec {
     pub zone: Arc<str>,
     /// The share of the data it takes relative to others. Default 1; 0 takes none.
     pub weight: u32,
+    /// The features it knows. Default [`FEATURE_LEVEL`].
+    pub feature_level: u32,
 }
 
 impl NodeSpec {
@@ -50,6 +59,7 @@ impl NodeSpec {
             services: Arc::default(),
             zone: Arc::from(""),
             weight: 1,
+            feature_level: FEATURE_LEVEL,
         }
     }
 
@@ -180,6 +190,8 @@ pub struct Node {
     pub zone: Arc<str>,
     /// The share of the data it takes relative to others; 0 takes none.
     pub weight: u32,
+    /// The features that its process knows.
+    pub feature_level: u32,
     /// Where it stands.
     pub status: NodeStatus,
     /// Whether its data is to move away, and what then.
@@ -207,6 +219,7 @@ impl Node {
             services: spec.services,
             zone: spec.zone,
             weight: spec.weight,
+            feature_level: spec.feature_level,
             status: NodeStatus::Joining,
             drain: Drain::No,
             evicted: false,
@@ -227,6 +240,7 @@ impl Node {
         self.address = spec.address;
         self.peer_address = spec.peer_address;
         self.services = spec.services;
+        self.feature_level = spec.feature_level;
     }
 
     /// Returns the address for peer traffic.

@@ -126,6 +126,9 @@ impl Backend for NodeBackend {
         })?;
         let mut spec = NodeSpec::new(id, who.disk, &address);
         spec.incarnation = who.incarnation;
+        // It has not said what it knows: until its process announces itself it raises nothing.
+        let control = self.inner.control();
+        spec.feature_level = control.map_or(0, |control| control.view().state.feature_level());
         spec.services = Arc::new(node.services);
         if !node.name.is_empty() {
             spec.name = Arc::from(node.name.as_str());
@@ -153,6 +156,7 @@ impl Backend for NodeBackend {
                     Refusal::AddressInUse
                     | Refusal::Removed
                     | Refusal::Dismissed
+                    | Refusal::OlderFeatureLevel
                     | Refusal::Other => ProblemCode::Rejected,
                 };
                 Err(Problem::new(code, reason))

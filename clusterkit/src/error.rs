@@ -101,6 +101,13 @@ pub enum JoinError {
         /// What the cluster said.
         reason: String,
     },
+    /// The cluster uses features that this node does not know, or does not announce. Start a newer
+    /// build.
+    #[error("{reason}")]
+    OlderFeatureLevel {
+        /// Both levels.
+        reason: String,
+    },
     /// The cluster could not reach this node at the address it announced.
     #[error("{reason}")]
     Unverified {

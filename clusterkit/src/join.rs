@@ -184,6 +184,7 @@ fn refused(refusal: Refusal, reason: String) -> JoinError {
         Refusal::Mismatch => JoinError::Mismatch { reason },
         Refusal::Removed => JoinError::Removed { reason },
         Refusal::Dismissed => JoinError::Dismissed { reason },
+        Refusal::OlderFeatureLevel => JoinError::OlderFeatureLevel { reason },
         Refusal::Unverified => JoinError::Unverified { reason },
         Refusal::Other => JoinError::Refused { reason },
     }

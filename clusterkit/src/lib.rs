@@ -58,7 +58,7 @@ pub use clusterkit_core::id::{
     ClusterId, Epoch, EventSeq, Incarnation, LogIndex, NodeId, PartitionId, PlanId, StageId,
 };
 pub use clusterkit_core::lease::{NoToken, OwnershipToken};
-pub use clusterkit_core::node::{Drain, Node, NodeStatus};
+pub use clusterkit_core::node::{Drain, FEATURE_LEVEL, Node, NodeStatus};
 pub use clusterkit_core::operation::{Blocker, Operation, OperationKind, OperationState, Progress};
 pub use clusterkit_core::pause::{Pause, Work};
 pub use clusterkit_core::placement;

@@ -100,6 +100,8 @@ pub(crate) enum Refusal {
     Other,
     /// It was given up before it was ever active: it may join as a new node.
     Dismissed,
+    /// It knows less than the cluster uses.
+    OlderFeatureLevel,
 }
 
 /// A node reports in.

@@ -15,6 +15,7 @@ use clusterkit_core::detector::DetectorConfig;
 use clusterkit_core::hash::{HashAlgorithm, HashConfig};
 use clusterkit_core::id::NodeId;
 use clusterkit_core::lease::LeaseTiming;
+use clusterkit_core::node::FEATURE_LEVEL;
 use clusterkit_core::placement::{MinimalMove, PlacementStrategy};
 use clusterkit_raft::disk::{Directory, OsDirectory};
 use clusterkit_raft::storage::Storage;
@@ -112,6 +113,7 @@ pub struct Options {
     services: BTreeMap<String, String>,
     zone: String,
     weight: u32,
+    feature_level: u32,
     profile: Profile,
     join_timeout: Duration,
     leave_timeout: Duration,
@@ -141,6 +143,7 @@ pub struct Settings {
     pub(crate) services: BTreeMap<String, String>,
     pub(crate) zone: String,
     pub(crate) weight: u32,
+    pub(crate) feature_level: u32,
     pub(crate) timing: Timing,
     pub(crate) join_timeout: Duration,
     pub(crate) leave_timeout: Duration,
@@ -206,6 +209,7 @@ impl Options {
             services: BTreeMap::new(),
             zone: String::new(),
             weight: 1,
+            feature_level: FEATURE_LEVEL,
             profile: Profile::default(),
             join_timeout: Duration::from_secs(30),
             leave_timeout: Duration::from_secs(30),
@@ -436,6 +440,17 @@ impl Options {
         self
     }
 
+    /// Sets the feature level this node announces, at most that of this build. Default
+    /// [`FEATURE_LEVEL`].
+    ///
+    /// The cluster uses what all its members announce, and never goes back. Announcing less keeps an
+    /// upgrade reversible: new builds run, features that older ones do not know stay off. A node that
+    /// announces less than the cluster uses is refused when it starts.
+    pub fn feature_level(mut self, level: u32) -> Self {
+        self.feature_level = level;
+        self
+    }
+
     /// Sets how fast failures are noticed. Default [`Profile::Lan`].
     pub fn profile(mut self, profile: Profile) -> Self {
         self.profile = profile;
@@ -526,6 +541,11 @@ impl Options {
             let limit = "host:port that others can reach";
             return Err(ConfigError::new("advertise_addr", advertise, limit));
         }
+        if self.feature_level > FEATURE_LEVEL {
+            let limit = format_args!("at most {FEATURE_LEVEL}, what this build knows");
+            let given = self.feature_level;
+            return Err(ConfigError::new("feature_level", given, limit));
+        }
         let peer_address = parse("raft_addr", &self.peer_address)?;
         let mut seeds = Vec::new();
         for seed in &self.seeds {
@@ -596,6 +616,7 @@ impl Options {
             services: self.services.clone(),
             zone: self.zone.clone(),
             weight: self.weight,
+            feature_level: self.feature_level,
             timing,
             join_timeout: self.join_timeout,
             leave_timeout: self.leave_timeout,

@@ -315,6 +315,7 @@ fn reject(rejected: &Rejected) -> JoinReply {
         Rejected::NodeIdInUse { .. } => Refusal::NodeIdInUse,
         Rejected::AddressInUse { .. } => Refusal::AddressInUse,
         Rejected::UnknownNode { .. } => Refusal::Removed,
+        Rejected::OlderFeatureLevel { .. } => Refusal::OlderFeatureLevel,
         Rejected::NotFormed => return later(rejected),
         _ => Refusal::Other,
     };

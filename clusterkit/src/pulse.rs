@@ -162,6 +162,11 @@ impl Inner {
                 tracing::error!(%reason, "this node is no member any more");
                 self.set_phase(Phase::Left);
             }
+            Err(JoinError::OlderFeatureLevel { reason }) => {
+                // What the others write from now on it would not understand.
+                tracing::error!(%reason, "this build takes part no more: start a newer one");
+                self.set_phase(Phase::Left);
+            }
             Err(_) => {}
         }
         result
@@ -191,6 +196,11 @@ impl Inner {
             Err(ProposeError::Rejected(rejected @ Rejected::UnknownNode { .. })) => {
                 Err(JoinError::Removed {
                     reason: rejected.to_string(),
+                })
+            }
+            Err(ProposeError::Rejected(older @ Rejected::OlderFeatureLevel { .. })) => {
+                Err(JoinError::OlderFeatureLevel {
+                    reason: older.to_string(),
                 })
             }
             Err(error) => Err(JoinError::Refused {

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use clusterkit_core::command::Rejected;
 use clusterkit_core::control::ControlPlane;
 use clusterkit_core::coordinator::Coordinator;
 use clusterkit_core::id::{ClusterId, DiskId, Incarnation, RaftId};
@@ -172,6 +173,7 @@ fn spec(settings: &Settings, identity: &Identity, port: u16) -> Result<NodeSpec,
     spec.services = Arc::new(settings.services.clone());
     spec.zone = Arc::from(settings.zone.as_str());
     spec.weight = settings.weight;
+    spec.feature_level = settings.feature_level;
     spec.validate().map_err(StartError::Config)?;
     Ok(spec)
 }
@@ -184,6 +186,13 @@ async fn resume(inner: &Inner, cluster: ClusterId, raft_id: RaftId) -> Result<()
         // The process died while it formed the cluster; nobody else can have joined.
         form(inner).await?;
     }
+    let (given, current) = (inner.spec.feature_level, view.state.feature_level());
+    if given < current {
+        // Already by what stands in its own directory it does not know what the others use.
+        let id = inner.spec.id.clone();
+        let reason = Rejected::OlderFeatureLevel { id, given, current }.to_string();
+        return Err(StartError::Join(JoinError::OlderFeatureLevel { reason }));
+    }
     inner.set_phase(Phase::Announcing);
     match inner.announce(ANNOUNCE_AT_START).await {
         Ok(()) => Ok(()),
@@ -192,6 +201,7 @@ async fn resume(inner: &Inner, cluster: ClusterId, raft_id: RaftId) -> Result<()
             | JoinError::Dismissed { .. }
             | JoinError::Mismatch { .. }
             | JoinError::AddressInUse { .. }
+            | JoinError::OlderFeatureLevel { .. }
             | JoinError::Unverified { .. }),
         ) => Err(StartError::Join(error)),
         Err(error) => {

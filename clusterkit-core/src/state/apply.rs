@@ -129,6 +129,10 @@ impl ClusterState {
             Command::Abandon { stages, .. } => self.abandon_cleanup(stages, &mut change),
             Command::CancelPlan { plan, .. } => self.cancel_plan(*plan, &mut change)?,
         }
+        if change.published {
+            // Somebody older may have left, or started again as a newer build.
+            self.raise_feature_level();
+        }
         Ok(change.finish(self))
     }
 
@@ -147,6 +151,7 @@ impl ClusterState {
         spec.validate().map_err(Rejected::Invalid)?;
         self.cluster = Some(cluster);
         self.config = config.clone();
+        self.feature_level = spec.feature_level;
         self.partitions = Arc::new(vec![Partition::default(); config.partition_count as usize]);
         let mut change = Change::new(self, index, at);
         let mut node = Node::new(RaftId::BOOTSTRAP, spec.clone(), at);

@@ -158,6 +158,10 @@ impl ClusterState {
 
     /// Checks everything beside nodes and partitions.
     fn check_books(&self) -> Result<(), String> {
+        let mut levels = self.nodes.values().map(|node| node.feature_level);
+        if levels.any(|level| level < self.feature_level) {
+            return Err(String::from("every member knows what the cluster uses"));
+        }
         if let Some(plan) = &self.plan {
             if plan.targets.is_empty() {
                 return Err(String::from("a plan in force has rows to reach"));

@@ -26,6 +26,7 @@ impl ClusterState {
         change: &mut Change,
     ) -> Result<(), Rejected> {
         spec.validate().map_err(Rejected::Invalid)?;
+        self.refuse_older(spec)?;
         if let Some(known) = self.nodes.values().find(|node| node.disk == spec.disk) {
             if known.id != spec.id {
                 return Err(Rejected::WrongDisk {
@@ -86,6 +87,7 @@ impl ClusterState {
                 current: node.incarnation.0,
             });
         }
+        self.refuse_older(spec)?;
         self.refuse_taken_address(&spec.address, Some(raft_id))?;
         change.node = Some(raft_id);
         let before = Arc::clone(node);
@@ -112,6 +114,24 @@ impl ClusterState {
             self.revive(raft_id, &[], position, change);
         }
         Ok(())
+    }
+
+    /// Refuses a node that does not know what the cluster uses.
+    fn refuse_older(&self, spec: &NodeSpec) -> Result<(), Rejected> {
+        if spec.feature_level < self.feature_level {
+            return Err(Rejected::OlderFeatureLevel {
+                id: spec.id.clone(),
+                given: spec.feature_level,
+                current: self.feature_level,
+            });
+        }
+        Ok(())
+    }
+
+    /// Raises the feature level to what every member knows.
+    pub(super) fn raise_feature_level(&mut self) {
+        let known = self.nodes.values().map(|node| node.feature_level);
+        self.feature_level = self.feature_level.max(known.min().unwrap_or(0));
     }
 
     pub(super) fn activate(

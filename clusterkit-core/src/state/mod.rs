@@ -141,6 +141,17 @@ impl ClusterState {
         &self.config
     }
 
+    /// Returns the feature level of the cluster: what every member has announced to know, those that
+    /// are down included. Whoever writes something into the log that builds of a lower level do not
+    /// know must wait until this says so.
+    ///
+    /// It never falls: a node that knows less is refused when it joins or starts
+    /// ([`crate::command::Rejected::OlderFeatureLevel`]).
+    #[must_use]
+    pub const fn feature_level(&self) -> u32 {
+        self.feature_level
+    }
+
     /// Returns the log index of the last command applied.
     #[must_use]
     pub const fn applied(&self) -> LogIndex {

@@ -8,6 +8,7 @@ mod cluster;
 mod coordinator;
 mod deadlines;
 mod explain;
+mod feature_level;
 mod fitness;
 mod hashing;
 mod oracle;

@@ -318,6 +318,7 @@ pub(crate) fn restarted(state: &ClusterState, node: u64) -> Command {
         services: Arc::clone(&record.services),
         zone: Arc::clone(&record.zone),
         weight: record.weight,
+        feature_level: record.feature_level,
     };
     Command::Announce {
         node: RaftId(node),

@@ -76,6 +76,9 @@ pub struct MemberDocument {
     pub zone: String,
     /// The share of the data it takes.
     pub weight: u32,
+    /// The features that its process knows; 0 where nothing is said.
+    #[serde(default)]
+    pub feature_level: u32,
     /// `joining`, `active`, `draining` or `down`.
     pub status: NodeStatus,
     /// Whether its data is to move away: `no`, `empty` or `leave`.
@@ -105,6 +108,7 @@ impl From<&Node> for MemberDocument {
             services: BTreeMap::clone(&node.services),
             zone: node.zone.to_string(),
             weight: node.weight,
+            feature_level: node.feature_level,
             status: node.status,
             drain: node.drain,
             evicted: node.evicted,
@@ -129,6 +133,7 @@ impl From<&MemberDocument> for Node {
             services: Arc::new(member.services.clone()),
             zone: Arc::from(member.zone.as_str()),
             weight: member.weight,
+            feature_level: member.feature_level,
             status: member.status,
             drain: member.drain,
             evicted: member.evicted,

@@ -15,7 +15,7 @@ use clusterkit_core::time::UnixMillis;
 
 use super::event::{Event, Purpose, Slot};
 use super::lead::certified;
-use super::process::Phase;
+use super::process::{NEWER, OLDER, Phase};
 use super::world::{Check, World};
 use crate::{Fault, ScheduledFault};
 
@@ -37,7 +37,13 @@ impl World {
                 self.doubt_leader();
             }
             Fault::Crash { node, lasts, .. } => self.bounce_known(*node, *lasts),
-            Fault::Restart { node, lasts, .. } => self.bounce_known(*node, *lasts),
+            Fault::Restart { node, older, lasts } => {
+                let runs = self.is_known_slot(*node) && self.process(*node).running;
+                self.bounce_known(*node, *lasts);
+                if runs {
+                    self.process_mut(*node).feature_level = if *older { OLDER } else { NEWER };
+                }
+            }
             Fault::CrashMany { nodes, lasts } => {
                 for &node in nodes {
                     self.bounce_known(node, *lasts);

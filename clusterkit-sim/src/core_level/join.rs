@@ -9,7 +9,7 @@ use clusterkit_core::state::ClusterState;
 
 use super::event::{Answer, Event, Purpose, Slot, What};
 use super::lead::Loop;
-use super::process::Phase;
+use super::process::{NEWER, Phase};
 use super::world::World;
 use clusterkit_core::coordinator::Coordinator;
 
@@ -217,10 +217,28 @@ impl World {
                 let gone = matches!(**rejected, Rejected::UnknownNode { node } if process.disk.raft_id == Some(node));
                 if gone {
                     self.leave(asker);
+                } else if let Rejected::OlderFeatureLevel { given, current, .. } = **rejected {
+                    self.replace_build(asker, given, current);
                 }
             }
             Answer::Applied(_) | Answer::NoLeader | Answer::Unknown => {}
         }
+    }
+
+    /// Ends a process that knows less than the cluster uses; the next one is of a newer build.
+    fn replace_build(&mut self, slot: Slot, given: u32, current: u32) {
+        // The answer may be about an earlier process.
+        if self.process(slot).feature_level != given {
+            return;
+        }
+        let levels = [u64::from(slot), u64::from(given), u64::from(current)];
+        self.trace.step(self.now, "older", &levels, || {
+            format!("n{slot} knows level {given}, the cluster uses {current}")
+        });
+        let lasts = Duration::from_millis(500)..=Duration::from_secs(3);
+        let lasts = self.rng.duration(lasts);
+        self.bounce(slot, lasts);
+        self.process_mut(slot).feature_level = NEWER;
     }
 
     pub(super) fn become_member(&mut self, slot: Slot) {

@@ -108,6 +108,7 @@ impl World {
                 format!("{command:?} broke: {broken}")
             });
         }
+        check_level(step)?;
         match step.outcome {
             Err(rejected) => check_untouched(step, rejected),
             Ok(applied) => {
@@ -387,6 +388,24 @@ fn check_events(step: &Step<'_>, applied: &Applied) -> Check {
                 applied.events
             )
         },
+    )
+}
+
+/// The feature level never falls, and whoever knows less is neither admitted nor started.
+fn check_level(step: &Step<'_>) -> Check {
+    let (had, has) = (step.before.feature_level(), step.after.feature_level());
+    ensure(has >= had, "feature-levels-never-fall", || {
+        format!("from {had} to {has}: {:?}", step.command)
+    })?;
+    let (Command::Join { node, .. } | Command::Announce { spec: node, .. }) = step.command else {
+        return Ok(());
+    };
+    let refused = matches!(step.outcome, Err(Rejected::OlderFeatureLevel { .. }));
+    let (older, taken) = (node.feature_level < had, step.outcome.is_ok());
+    ensure(
+        !(older && taken) && (older || !refused),
+        "older-builds-are-refused",
+        || format!("at level {had}: {:?}: {:?}", step.command, step.outcome),
     )
 }
 

@@ -16,6 +16,10 @@ use super::event::Slot;
 use super::lead::Loop;
 use crate::run::nanos;
 
+/// The feature levels of the two builds there are.
+pub(super) const OLDER: u32 = 1;
+pub(super) const NEWER: u32 = 2;
+
 /// Where a process stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
@@ -55,6 +59,8 @@ pub(super) struct Process {
     pub(super) slot: Slot,
     pub(super) zone: u32,
     pub(super) weight: u32,
+    /// What its build knows.
+    pub(super) feature_level: u32,
     pub(super) disk: Disk,
     pub(super) running: bool,
     /// Raised with every start and every end, so that what was meant for an earlier process is
@@ -93,6 +99,7 @@ impl Process {
             slot,
             zone,
             weight: 1,
+            feature_level: NEWER,
             disk: Disk {
                 id: disk,
                 raft_id: None,
@@ -128,6 +135,7 @@ impl Process {
         let mut spec = NodeSpec::new(id, self.disk.id, &format!("{name}:7000"));
         spec.incarnation = self.disk.incarnation;
         spec.weight = self.weight;
+        spec.feature_level = self.feature_level;
         if self.zone > 0 {
             spec.zone = Arc::from(format!("z{}", self.zone));
         }

@@ -112,6 +112,10 @@ impl World {
             ensure(phase == Phase::Member, "everybody-is-up", || {
                 format!("n{slot} is {phase:?}")
             })?;
+            let (level, used) = (process.feature_level, state.feature_level());
+            ensure(level >= used, "older-builds-are-refused", || {
+                format!("n{slot} knows level {level}, the cluster uses {used}")
+            })?;
         }
         for node in state.nodes() {
             let up = matches!(node.status, NodeStatus::Active | NodeStatus::Draining);
@@ -119,6 +123,13 @@ impl World {
                 format!("{} is {}", node.id, node.status)
             })?;
         }
+        let known = state.nodes().map(|node| node.feature_level);
+        let (known, used) = (known.min().unwrap_or(0), state.feature_level());
+        ensure(
+            known == used,
+            "features-are-used-once-all-know-them",
+            || format!("every member knows level {known}, the cluster uses {used}"),
+        )?;
         let takers = state.nodes().filter(|node| node.takes_data()).count();
         let unplaced = state
             .partitions()

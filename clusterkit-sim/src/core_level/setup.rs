@@ -13,7 +13,7 @@ use super::event::{Agenda, Event, Slot};
 use super::judge::Judge;
 use super::log::Log;
 use super::net::Net;
-use super::process::Phase;
+use super::process::{OLDER, Phase};
 use super::settle::Quiet;
 use super::tokens::keeps_margin;
 use super::world::{Settings, World};
@@ -106,6 +106,7 @@ pub(super) fn build(seed: u64, options: &RunOptions) -> World {
     for number in 0..nodes {
         world.add_slot(if zones == 0 { 0 } else { number % zones + 1 });
     }
+    draw_builds(&mut world, root.split("builds"));
     form(&mut world);
     for slot in 1..=nodes {
         let at = world.rng.duration(Duration::ZERO..=Duration::from_secs(2));
@@ -124,6 +125,18 @@ pub(super) fn build(seed: u64, options: &RunOptions) -> World {
         Event::Settled,
     );
     world
+}
+
+/// Lets some nodes of some clusters begin as older builds, which are upgraded when they restart.
+fn draw_builds(world: &mut World, mut rng: Rng) {
+    if !rng.chance(250) {
+        return;
+    }
+    for process in &mut world.processes {
+        if rng.chance(500) {
+            process.feature_level = OLDER;
+        }
+    }
 }
 
 /// Lets the first node form the cluster, as its own process would.

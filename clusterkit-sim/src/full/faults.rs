@@ -106,8 +106,9 @@ impl World {
                     }
                 }
             }
-            Fault::Restart { node, .. } => {
+            Fault::Restart { node, older, .. } => {
                 if let Some(index) = self.running(*node) {
+                    self.nodes[index].older = *older;
                     self.nodes[index].probe.stop();
                     // Stopping takes its time; a start before its end does nothing.
                     self.plan(until + Duration::from_secs(2), Change::Start(index));

@@ -69,6 +69,12 @@ impl Judge {
         at: Duration,
     ) -> Result<(), Violation> {
         let index = state.applied();
+        if let Some((before, (_, earlier))) = self.states.range(..index).next_back()
+            && earlier.feature_level() > state.feature_level()
+        {
+            let detail = format!("node {node} at index {index}: lower than at {before}");
+            return Err(Violation::new("feature-level-fell", detail, at));
+        }
         match self.states.get(&index) {
             Some((first, known)) if !Arc::ptr_eq(known, state) && **known != **state => {
                 let detail = format!("nodes {first} and {node} differ at index {index}");

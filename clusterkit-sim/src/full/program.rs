@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use clusterkit::disk::Directory;
-use clusterkit::{ClusterKit, Entropy, Environment, Execution, Options, Profile, Subscriber};
+use clusterkit::{
+    ClusterKit, Entropy, Environment, Execution, FEATURE_LEVEL, Options, Profile, Subscriber,
+};
 use clusterkit_http::net::Network;
 use tokio::sync::watch;
 
@@ -141,6 +143,8 @@ pub(super) struct Start {
     pub(super) began: Duration,
     /// Whether it may form a cluster: a node that lost its disk must not, once there is one.
     pub(super) may_form: bool,
+    /// Whether it is an older build, which knows less than the others.
+    pub(super) older: bool,
     pub(super) shared: Arc<Shared>,
     pub(super) directory: Arc<dyn Directory>,
     pub(super) rng: Rng,
@@ -155,6 +159,7 @@ pub struct Process {
     host: IpAddr,
     zone: String,
     may_form: bool,
+    older: bool,
     shared: Arc<Shared>,
     environment: Environment,
     directory: Arc<dyn Directory>,
@@ -175,6 +180,7 @@ impl Process {
             host: start.host,
             zone: start.zone,
             may_form: start.may_form,
+            older: start.older,
             shared: start.shared,
             environment,
             directory: start.directory,
@@ -215,6 +221,9 @@ impl Process {
             .join_timeout(JOIN_TIMEOUT);
         if !self.may_form {
             options = options.bootstrap(false);
+        }
+        if self.older {
+            options = options.feature_level(FEATURE_LEVEL - 1);
         }
         for seed in &self.shared.seeds {
             options = options.join(seed.as_str());

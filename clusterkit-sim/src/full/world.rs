@@ -49,6 +49,8 @@ pub(super) struct Node {
     applied: u64,
     /// Which of the world's notes are of its present process.
     pub(super) notes: usize,
+    /// It starts as an older build: whether its next process does, too, an operator decides.
+    pub(super) older: bool,
     /// Crashes when its disk says so: what is lost, and how long until it is back.
     pub(super) dies: Option<(Unsynced, Duration)>,
     /// Nobody starts it again.
@@ -179,6 +181,7 @@ impl World {
             seen: 0,
             applied: 0,
             notes: 0,
+            older: false,
             dies: None,
             retired: false,
             dismissed: false,
@@ -289,6 +292,8 @@ impl World {
             Some(End::Stopped) => {}
             Some(End::Ended | End::Failed(_)) | None => {
                 let node = &mut self.nodes[index];
+                // Where it was refused as too old, the operator has a newer build.
+                node.older = false;
                 if node.dismissed {
                     // Who was dismissed stays away: another start would be another node.
                     node.retired = true;
@@ -391,6 +396,7 @@ impl World {
             },
             began: self.now,
             may_form: !self.formed,
+            older: node.older,
             shared: Arc::clone(&self.shared),
             directory: node.disk.directory(),
             rng: rng.split("identities"),

@@ -50,3 +50,18 @@ fn a_node_whose_disk_was_full_for_a_moment_is_well_again() {
 fn a_seed_means_the_same_every_time() {
     assert_eq!(hash(1), hash(1));
 }
+
+#[test]
+fn an_older_build_is_refused_and_comes_back_as_a_newer_one() {
+    let options = RunOptions {
+        nodes: Some(3),
+        faults: Some("6s restart node=2 older=true lasts=1s\n".parse().unwrap()),
+        trace: true,
+        ..RunOptions::default()
+    };
+    let report = full::run(5, &options);
+    assert_eq!(report.outcome.violation, None);
+    let lines = report.trace.lines().join("\n");
+    let refused = "node `node-2` supports feature level 0, the cluster uses 1";
+    assert!(lines.contains(refused), "{lines}");
+}

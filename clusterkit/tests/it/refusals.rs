@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clusterkit::{ClusterKit, HashAlgorithm, Options, StartError};
 
-use crate::support::{Nodes, options};
+use crate::support::{Nodes, is_settled, options, wait_until};
 
 async fn refused(options: Options) -> String {
     let error: StartError = ClusterKit::start(options)
@@ -154,4 +154,29 @@ fn damage(dir: &Path) {
         .open(&file)
         .expect("it can be opened");
     store.set_len(length / 3).expect("it can be cut");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_older_build_is_refused_naming_both_levels_and_returns_as_a_newer_one() {
+    let cluster = Nodes::form(2, 8).await;
+    let seed = cluster.nodes[0].address();
+    let dir = tempfile::tempdir().unwrap();
+    let third = || options("node-3", dir.path()).join(seed);
+    let expected = "node `node-3` supports feature level 0, the cluster uses 1";
+    assert_eq!(refused(third().feature_level(0)).await, expected);
+    assert_eq!(cluster.nodes[0].nodes().len(), 2);
+
+    let joined = ClusterKit::start(third()).await.unwrap();
+    wait_until("three nodes are there", || is_settled(&joined, 3)).await;
+    joined.stop().await;
+    // It is a member now, and finds out from its own directory.
+    assert_eq!(refused(third().feature_level(0)).await, expected);
+    let again = ClusterKit::start(third()).await.unwrap();
+    wait_until("it is back", || is_settled(&again, 3)).await;
+    again.stop().await;
+    assert_eq!(
+        refused(third().feature_level(99)).await,
+        "feature_level is `99`, must be at most 1, what this build knows"
+    );
+    cluster.stop().await;
 }
