@@ -182,15 +182,14 @@ impl CopyBook {
         (reports.collect(), upto)
     }
 
-    /// Forgets what the cluster waits for no more.
+    /// Forgets what the cluster waits for no more. A stage that `state` has yet to open is kept: who
+    /// reports may have applied more of the log.
     pub fn retain_awaited(&mut self, state: &ClusterState) {
-        self.reports
-            .retain(|_, entry| entry.report.is_awaited(state));
-    }
-
-    /// Forgets everything.
-    pub fn clear(&mut self) {
-        self.reports.clear();
+        let applied = state.applied().0;
+        self.reports.retain(|_, Entry { report, .. }| {
+            // A stage is the log index that opened it.
+            report.stage.0 > applied || report.is_awaited(state)
+        });
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clusterkit_core::command::Command;
 use clusterkit_core::config::ClusterConfig;
-use clusterkit_core::copying::{CopyProgress, CopyReport};
+use clusterkit_core::copying::{CopyBook, CopyProgress, CopyReport};
 use clusterkit_core::id::{PartitionId, RaftId, StageId};
 use clusterkit_core::operation::{
     Blocker, Operation, OperationKind, OperationState, Progress, operations,
@@ -451,4 +451,28 @@ fn what_was_reported_ends_with_its_stage_and_with_the_leader() {
         _ => None,
     };
     assert!(shown.iter().filter_map(copied).all(|it| it.done == 8));
+}
+
+#[test]
+fn a_report_that_overtakes_the_log_is_kept_until_its_stage_is_known() {
+    let mut world = settled(16);
+    let next = world.state.applied().0 + 1;
+    let progress = CopyProgress::new(1, None, "").unwrap();
+    let mut book = CopyBook::default();
+    for stage in [next - 1, next] {
+        let (node, stage) = (RaftId(1), StageId(stage));
+        book.record(CopyReport::new(
+            node,
+            PartitionId(0),
+            stage,
+            progress.clone(),
+        ));
+    }
+    book.retain_awaited(&world.state);
+    let left: Vec<u64> = book.after(0).0.iter().map(|it| it.stage.0).collect();
+    assert_eq!(left, [next]);
+    // The log shows that it opened no stage.
+    world.join("node-5");
+    book.retain_awaited(&world.state);
+    assert_eq!(book.after(0).0, []);
 }
