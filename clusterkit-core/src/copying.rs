@@ -104,7 +104,8 @@ impl CopyReport {
         let partition = state.partition(self.partition);
         partition.is_some_and(|partition| {
             let mut joining = partition.joining().iter();
-            let done = joining.any(|joining| joining.stage == self.stage && joining.synced);
+            // Nodes that join in one move share its stage.
+            let done = joining.any(|joining| joining.node == self.node && joining.synced);
             partition.is_syncing(self.node, self.stage) && !done
         })
     }

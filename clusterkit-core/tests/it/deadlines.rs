@@ -14,6 +14,7 @@ use clusterkit_core::partition::Stage;
 use clusterkit_core::pause::Work;
 
 use crate::cluster::Cluster;
+use crate::world::World;
 
 /// Returns a settled cluster of four nodes whose copies may take 60 s and releases 20 s.
 fn settled(partitions: u32) -> Cluster {
@@ -475,4 +476,27 @@ fn a_report_that_overtakes_the_log_is_kept_until_its_stage_is_known() {
     world.join("node-5");
     book.retain_awaited(&world.state);
     assert_eq!(book.after(0).0, []);
+}
+
+#[test]
+fn of_two_nodes_that_join_in_one_move_the_report_of_the_slower_stands() {
+    let mut world = World::placed(3, 1, &[1]);
+    world.start(&[(0, &[1, 2, 3])]);
+    let joining = world.state.partition(PartitionId(0)).unwrap().joining();
+    let (node, stage) = (RaftId(3), joining[1].stage);
+    assert_eq!((joining[1].node, joining[0].stage), (node, stage));
+    world.sync(2);
+    let progress = CopyProgress::new(1, None, "").unwrap();
+    let mut book = CopyBook::default();
+    for node in [RaftId(2), node] {
+        book.record(CopyReport::new(
+            node,
+            PartitionId(0),
+            stage,
+            progress.clone(),
+        ));
+    }
+    book.retain_awaited(&world.state);
+    let left: Vec<RaftId> = book.after(0).0.iter().map(|it| it.node).collect();
+    assert_eq!(left, [node]);
 }
