@@ -178,6 +178,18 @@ pub trait ControlPlane: Send + Sync + core::fmt::Debug + 'static {
     /// Dropping the future leaves the outcome unknown.
     async fn transfer_leadership(&self) -> Result<(), ProposeError>;
 
+    /// Does as [`Self::transfer_leadership`], to one of `preferred` rather than to another member
+    /// that could lead just as well. A wish: who can take over comes first.
+    ///
+    /// # Errors
+    /// As there.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves the outcome unknown.
+    async fn transfer_leadership_to(&self, _preferred: &[RaftId]) -> Result<(), ProposeError> {
+        self.transfer_leadership().await
+    }
+
     /// Stops taking part and releases files and tasks. Idempotent.
     ///
     /// # Cancel safety

@@ -1,7 +1,7 @@
 //! The leader's brain: the replicated state, what was heard, and the time make the next commands.
 //!
-//! Sans-IO: [`Coordinator::handle_heartbeat`] and [`Coordinator::handle_leadership`] take in,
-//! [`Coordinator::decide`] gives out. It proposes nothing itself and computes no placement: a
+//! Sans-IO: [`Coordinator::handle_heartbeat`], [`Coordinator::handle_sighting`] and
+//! [`Coordinator::handle_leadership`] take in, [`Coordinator::decide`] gives out. It proposes nothing itself and computes no placement: a
 //! [`PlanRequest`] carries the input to whoever runs the strategy, off the event loop.
 //!
 //! Invariant: everything decided here can be decided again. A decision that was lost on the way
@@ -13,6 +13,7 @@ mod fitness;
 mod keep;
 mod request;
 mod start;
+mod succession;
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::sync::Arc;
@@ -78,6 +79,8 @@ pub struct Coordinator {
     leases: LeaseBook,
     /// How far copies are, as their nodes last said.
     copies: CopyBook,
+    /// When this process last found that somebody else should lead.
+    yielded_at: Option<Instant>,
     /// Up to where the log was when this process began to lead.
     #[cfg(feature = "planted")]
     led_from: Option<LogIndex>,
@@ -95,6 +98,13 @@ pub struct Decision {
     pub next: Instant,
     /// Whether so many nodes are down that copies are withheld.
     pub protected: bool,
+    /// Nodes that this leader does not hear and others do: not declared down, and without a lease.
+    pub vouched: Vec<RaftId>,
+    /// Those that are declared down although others see them: nobody who can lead hears everybody.
+    pub overruled: Vec<RaftId>,
+    /// Leadership is to be handed over, best to the first of these: they hear who is vouched for.
+    /// Mostly empty.
+    pub yield_to: Vec<RaftId>,
 }
 
 impl Coordinator {
@@ -118,6 +128,7 @@ impl Coordinator {
             reports: BTreeMap::new(),
             leases: LeaseBook::new(config.lease_timing()),
             copies: CopyBook::default(),
+            yielded_at: None,
             #[cfg(feature = "planted")]
             led_from: None,
         })
@@ -194,6 +205,19 @@ impl Coordinator {
         &self.copies
     }
 
+    /// Takes note that `by`, of whose heartbeats one just counted, has seen the process `incarnation`
+    /// of `of`: it was asked `age` before `now`, by the clock of `by`, and has answered.
+    pub fn handle_sighting(
+        &mut self,
+        by: RaftId,
+        of: RaftId,
+        incarnation: Incarnation,
+        age: Duration,
+        now: Instant,
+    ) -> Heard {
+        self.detector.handle_sighting(by, of, incarnation, age, now)
+    }
+
     /// Returns what was granted, and what may be committed because of it: requests and proofs of
     /// leadership go in here, grants come out.
     pub const fn leases(&mut self) -> &mut LeaseBook {
@@ -234,6 +258,9 @@ impl Coordinator {
             plan: None,
             next: Instant::FAR_FUTURE,
             protected: false,
+            vouched: Vec::new(),
+            overruled: Vec::new(),
+            yield_to: Vec::new(),
         };
         self.track(state, now);
         self.leases.observe(state, now);
@@ -294,6 +321,8 @@ impl Coordinator {
     ) {
         let verdicts = self.detector.poll(now);
         decision.next = verdicts.next;
+        decision.yield_to = self.succession(state, &verdicts, now);
+        decision.vouched = verdicts.vouched;
         // What was proposed once is proposed until the log has it: it may take effect at any time,
         // so that the node gets no lease meanwhile.
         let mut down = self.leases.unmarked(now);
@@ -315,6 +344,8 @@ impl Coordinator {
             }
         }
         down.sort_unstable();
+        decision.overruled = verdicts.overruled;
+        decision.overruled.retain(|node| down.contains(node));
         self.protected |= verdicts.protected && !down.is_empty();
         if !down.is_empty() {
             self.leases.condemn(&down, now);

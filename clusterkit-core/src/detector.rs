@@ -5,11 +5,22 @@
 //! do while it cannot reach the leader is the lease's, on the node.
 //!
 //! A tracked node is *up* while it is heard from, *suspect* once it was silent for its lease and
-//! the drift margin, *down* once the log says so, and *up* again when it is heard from. Suspicions
-//! are collected for one window and issued as one cut.
+//! the drift margin (for its *patience*), *down* once the log says so, and *up* again when it is
+//! heard from. Suspicions are collected for one window and issued as one cut.
+//!
+//! Detection has two sides: members probe each other too ([`Mesh`]) and tell the leader whom they
+//! have seen. A suspect that others see is *vouched for*. The leader gives it no lease meanwhile, as
+//! its link to it is gone, so it should let somebody lead who hears it; who that may be is in
+//! [`Verdicts::hearers`]. Where nobody hears everybody, the limit ends the waiting: partitions
+//! without a primary help nobody.
 //!
 //! Invariants:
 //! - a node heard from within the lease is never condemned;
+//! - a node that somebody who is up has seen within the patience is not condemned before it was
+//!   silent for the [`vouched_limit`](DetectorConfig::vouched_limit), so that a leader cut off from
+//!   one node cannot remove it;
+//! - sightings only delay verdicts: a node that dies is not seen any more, and what was seen of it
+//!   before is over when its window is, if that is longer than the interval of heartbeats;
 //! - a node is condemned only if an earlier poll already suspected it, so heartbeats that were
 //!   waiting to be read are read first;
 //! - nothing is condemned within one window of a poll that came late, up to four times in a row:
@@ -25,10 +36,14 @@ use crate::id::{Incarnation, RaftId};
 use crate::time::Instant;
 
 mod config;
+mod mesh;
+mod sighting;
 #[cfg(test)]
 mod tests;
 
 pub use config::DetectorConfig;
+pub use mesh::{Mesh, PROBES_PER_NODE};
+use sighting::{Sighting, Vouched};
 
 /// How many late polls in a row are excused. A leader that is always late must still be able to
 /// condemn: a wrong verdict costs a failover, none at all costs the partitions of a dead node.
@@ -74,6 +89,13 @@ pub struct Verdicts {
     pub up: Vec<RaftId>,
     /// Nodes that are silent for longer than their lease, the ones in `down` included.
     pub suspect: Vec<RaftId>,
+    /// Suspects that are not condemned, although their window is over, because others see them.
+    pub vouched: Vec<RaftId>,
+    /// Nodes that are up and hear some of `vouched`, those that hear most first: each of them is a
+    /// better leader.
+    pub hearers: Vec<RaftId>,
+    /// Those of `down` that others still see, and that were silent for the limit.
+    pub overruled: Vec<RaftId>,
     /// More than `max_down_permille` of the tracked nodes go at once. Meaningful only with a
     /// non-empty `down`: failovers are due all the same, copies are not.
     pub protected: bool,
@@ -95,6 +117,8 @@ struct Tracked {
     condemned_at: Option<Instant>,
     strikes: u32,
     struck_at: Instant,
+    /// The last sighting by each node that has seen it lately.
+    sightings: Vec<Sighting>,
 }
 
 impl Tracked {
@@ -109,6 +133,7 @@ impl Tracked {
             condemned_at: None,
             strikes: 0,
             struck_at: now,
+            sightings: Vec::new(),
         }
     }
 
@@ -349,6 +374,9 @@ impl Detector {
             down: Vec::new(),
             up: Vec::new(),
             suspect: Vec::new(),
+            vouched: Vec::new(),
+            hearers: Vec::new(),
+            overruled: Vec::new(),
             protected: false,
             next: Instant::FAR_FUTURE,
         };
@@ -356,10 +384,16 @@ impl Detector {
             return verdicts;
         }
         self.excuse_lateness(now);
-        let due = self.suspect(now, &mut verdicts);
+        let vouched = self.vouched(now);
+        let due = self.suspect(&vouched, now, &mut verdicts);
         self.cut(due, now, &mut verdicts);
+        let seen = |node: &&RaftId| vouched.iter().any(|(id, _)| id == *node);
+        verdicts.overruled = verdicts.down.iter().filter(seen).copied().collect();
+        if now >= self.excused_until {
+            verdicts.hearers = self.hearers(&verdicts.vouched, now);
+        }
         self.welcome(now, &mut verdicts);
-        verdicts.next = self.next_deadline(now);
+        verdicts.next = self.next_deadline(&vouched, now);
         self.asked = Some(verdicts.next);
         verdicts
     }
@@ -387,8 +421,14 @@ impl Detector {
     }
 
     /// Updates suspicions and returns the nodes a cut would take: those already suspected by an
-    /// earlier poll and without a verdict under way.
-    fn suspect(&mut self, now: Instant, verdicts: &mut Verdicts) -> Vec<RaftId> {
+    /// earlier poll, without a verdict under way, and that nobody vouches for.
+    fn suspect(
+        &mut self,
+        vouched: &[(RaftId, Vouched)],
+        now: Instant,
+        verdicts: &mut Verdicts,
+    ) -> Vec<RaftId> {
+        let config = self.config;
         let mut due = Vec::new();
         let mut waiting = false;
         for (id, node) in &mut self.nodes {
@@ -398,12 +438,18 @@ impl Detector {
                 continue;
             }
             verdicts.suspect.push(*id);
-            let reissue = |issued| now.saturating_since(issued) >= self.config.lease;
+            let is_vouched = vouched.iter().any(|(seen, _)| seen == id)
+                && now.saturating_since(node.last_heard) < config.vouched_limit;
+            let reissue = |issued| now.saturating_since(issued) >= config.lease;
             match node.suspect_since {
                 None => {
                     node.suspect_since = Some(now);
                     waiting = true;
                 }
+                // Its window stays open: what was seen before it died will not count by then. Once
+                // that is over it keeps nobody waiting, and has a new one if it is not seen any more.
+                Some(since) if is_vouched && now < since + config.window => waiting = true,
+                Some(_) if is_vouched => verdicts.vouched.push(*id),
                 Some(_) if node.issued_at.is_none_or(reissue) => due.push(*id),
                 Some(_) => {}
             }
@@ -435,7 +481,7 @@ impl Detector {
                 node.condemned_at = Some(now);
             }
         }
-        let left_over = verdicts.suspect.len() > due.len();
+        let left_over = verdicts.suspect.len() > due.len() + verdicts.vouched.len();
         self.cut_at = left_over.then_some(now + self.config.window);
         verdicts.protected = self.too_many_at_once(now);
         verdicts.down = due;
@@ -482,7 +528,7 @@ impl Detector {
         }
     }
 
-    fn next_deadline(&self, now: Instant) -> Instant {
+    fn next_deadline(&self, vouched: &[(RaftId, Vouched)], now: Instant) -> Instant {
         let config = &self.config;
         let mut next = Instant::FAR_FUTURE;
         let mut consider = |at: Instant| {
@@ -501,6 +547,10 @@ impl Detector {
                 }
             } else if self.leading != Some(*id) {
                 consider(node.last_heard + config.patience());
+                if let Some((_, vouched)) = vouched.iter().find(|(seen, _)| seen == id) {
+                    consider(vouched.until);
+                    consider(node.last_heard + config.vouched_limit);
+                }
             }
         }
         if let Some(cut_at) = self.cut_at {

@@ -76,6 +76,8 @@ bugs! {
     FailoverKeepsEpoch = "failover-keeps-epoch",
     /// A node is declared down although it was heard within its lease.
     CondemnTheHeard = "condemn-the-heard",
+    /// A node that the leader does not hear is declared down although others see it.
+    CondemnDespiteSighting = "condemn-despite-sighting",
     /// The log's file is never synced: what is acknowledged is lost with the power.
     SkipFsync = "skip-fsync",
     /// The name of a new log is not synced: a node that was admitted returns as a new one.

@@ -351,10 +351,12 @@ impl RaftControlPlane {
                 let limit = local.options.rpc_timeout;
                 Peers::answer(kind, &local.read_index_within(limit).await)
             }
-            RpcKind::Heartbeat | RpcKind::Join | RpcKind::Identify => Err(PeerError::Malformed {
-                kind,
-                detail: String::from("the control plane does not answer this kind"),
-            }),
+            RpcKind::Heartbeat | RpcKind::Probe | RpcKind::Join | RpcKind::Identify => {
+                Err(PeerError::Malformed {
+                    kind,
+                    detail: String::from("the control plane does not answer this kind"),
+                })
+            }
         }
     }
 }
@@ -450,7 +452,11 @@ impl ControlPlane for RaftControlPlane {
     }
 
     async fn transfer_leadership(&self) -> Result<(), ProposeError> {
-        membership::hand_over(&self.inner.node).await
+        membership::hand_over(&self.inner.node, &[]).await
+    }
+
+    async fn transfer_leadership_to(&self, preferred: &[RaftId]) -> Result<(), ProposeError> {
+        membership::hand_over(&self.inner.node, preferred).await
     }
 
     async fn shutdown(&self) {

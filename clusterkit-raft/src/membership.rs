@@ -209,7 +209,7 @@ fn candidates(
 ///
 /// A member that has joined just now may not have answered yet, so finding nobody takes a moment
 /// where the cluster has other live nodes.
-pub(crate) async fn hand_over(local: &Local) -> Result<(), ProposeError> {
+pub(crate) async fn hand_over(local: &Local, preferred: &[RaftId]) -> Result<(), ProposeError> {
     let this = local.options.raft_id;
     let deadline = clock::now() + local.options.propose_timeout;
     let patience = 3 * local.options.election_max;
@@ -222,7 +222,7 @@ pub(crate) async fn hand_over(local: &Local) -> Result<(), ProposeError> {
             if !metrics.state.is_leader() {
                 return Ok(());
             }
-            successor(local, &metrics)
+            successor(local, &metrics, preferred)
         };
         let Some((target, votes)) = target else {
             let view = local.view.current();
@@ -269,9 +269,9 @@ pub(crate) async fn hand_over(local: &Local) -> Result<(), ProposeError> {
     }
 }
 
-/// Returns the live member that lacks least, and whether it votes; voters come first, and those
-/// that answered just now.
-fn successor(local: &Local, metrics: &Metrics) -> Option<(RaftId, bool)> {
+/// Returns the live member that lacks least, and whether it votes; voters come first, then those
+/// that answered just now, then those that are preferred.
+fn successor(local: &Local, metrics: &Metrics, preferred: &[RaftId]) -> Option<(RaftId, bool)> {
     let membership = metrics.membership_config.membership();
     let voters: BTreeSet<u64> = membership.voter_ids().collect();
     let (acks, matched) = (metrics.heartbeat.as_ref()?, metrics.replication.as_ref()?);
@@ -288,7 +288,8 @@ fn successor(local: &Local, metrics: &Metrics) -> Option<(RaftId, bool)> {
         .max_by_key(|id| {
             let just_now = heard_within(id, local.options.election_max);
             let matched = matched.get(id).cloned().flatten();
-            (voters.contains(id), just_now, matched)
+            let wanted = preferred.contains(&RaftId(*id));
+            (voters.contains(id), just_now, wanted, matched)
         })
         .map(|id| (RaftId(id), voters.contains(&id)))
 }

@@ -3,7 +3,8 @@
 //! The HTTP implementation lives in `clusterkit-http`, an in-process one in
 //! [`crate::channel`]. What the bytes of the Raft kinds say is known by
 //! [`RaftControlPlane::handle_peer`](crate::RaftControlPlane::handle_peer); the kinds
-//! [`RpcKind::Identify`], [`RpcKind::Join`] and [`RpcKind::Heartbeat`] belong to the embedding crate.
+//! [`RpcKind::Identify`], [`RpcKind::Join`], [`RpcKind::Heartbeat`] and [`RpcKind::Probe`] belong to the
+//! embedding crate.
 
 use std::error::Error;
 use std::fmt;
@@ -137,6 +138,8 @@ rpc_kinds! {
     ReadBarrier = "read-barrier",
     /// A node reports to the leader that it is alive.
     Heartbeat = "heartbeat",
+    /// A node looks whether another one is alive, to tell the leader.
+    Probe = "probe",
     /// A node asks to become a member.
     Join = "join",
     /// Anybody asks who answers at this address, and for which cluster.
@@ -156,7 +159,7 @@ impl RpcKind {
             | Self::TransferLeader
             | Self::Propose
             | Self::ReadBarrier => true,
-            Self::Heartbeat | Self::Join | Self::Identify => false,
+            Self::Heartbeat | Self::Probe | Self::Join | Self::Identify => false,
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What the parts of a running node share.
 //!
-//! Built by `start.rs`; the loops in `lead.rs`, `pulse.rs` and `feed.rs` and the answers to peers
+//! Built by `start.rs`; the loops in `lead.rs`, `pulse.rs`, `probe.rs` and `feed.rs` and the answers to peers
 //! and HTTP all hold one [`Inner`]. No decision is taken here.
 
 use std::fmt;
@@ -23,6 +23,7 @@ use crate::clock::Clock;
 use crate::copies::OthersCopies;
 use crate::hooks::{Copies, HookCounters};
 use crate::options::Settings;
+use crate::probe::Probing;
 
 /// Where this process stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -65,6 +66,7 @@ pub(crate) struct Inner {
     coordinator: Mutex<Coordinator>,
     /// None until the node asks for the first time.
     pub(crate) lease: Mutex<Option<Lease>>,
+    pub(crate) probing: Mutex<Probing>,
 }
 
 impl fmt::Debug for Inner {
@@ -110,6 +112,7 @@ impl Inner {
             identity: Mutex::new(identity),
             coordinator: Mutex::new(coordinator),
             lease: Mutex::default(),
+            probing: Mutex::default(),
         }
     }
 

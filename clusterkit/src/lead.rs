@@ -8,8 +8,9 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use clusterkit_core::command::{Applied, Command};
-use clusterkit_core::control::{ControlPlane, ProposeError};
+use clusterkit_core::control::{ControlPlane, ProposeError, View};
 use clusterkit_core::coordinator::PlanRequest;
+use clusterkit_core::id::RaftId;
 use clusterkit_core::placement::Placement;
 
 use crate::error::NodeError;
@@ -17,6 +18,8 @@ use crate::inner::{Inner, Phase};
 
 /// How long to wait before deciding again about what was just refused or failed.
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
+/// For how many leases a leader that is to give way tries to, before it decides again.
+const YIELD_LEASES: u32 = 2;
 
 /// Decides and proposes until the node stops.
 pub(crate) async fn run(inner: Arc<Inner>) {
@@ -34,6 +37,7 @@ async fn lead(inner: &Inner) {
     let control = inner.member_control();
     let mut protected = false;
     let mut led = None;
+    let mut vouched = Vec::new();
     loop {
         let view = control.view();
         let (now, wall) = (inner.clock.now(), inner.clock.wall());
@@ -58,6 +62,18 @@ async fn lead(inner: &Inner) {
                 tracing::info!("protected mode has ended: data is copied again");
             }
         }
+        if vouched != decision.vouched {
+            vouched.clone_from(&decision.vouched);
+            let nodes = names(&view, &vouched);
+            if vouched.is_empty() {
+                tracing::info!("nobody is missed here that others see");
+            } else {
+                tracing::warn!(
+                    nodes,
+                    "not heard here, and seen by others: not declared down"
+                );
+            }
+        }
         let mut commands = decision.commands;
         if let Some(request) = decision.plan {
             match inner.compute(request).await {
@@ -67,18 +83,26 @@ async fn lead(inner: &Inner) {
                 Err(error) => tracing::error!(%error, "no plan could be made"),
             }
         }
-        let acted = !commands.is_empty();
+        let acted = !commands.is_empty() || !decision.yield_to.is_empty();
         let mut content = true;
         for command in commands {
             if let Command::MarkDown { nodes, .. } = &command {
-                let names = nodes.iter().filter_map(|id| view.state.node(*id));
-                let names: Vec<&str> = names.map(|node| node.id.as_str()).collect();
-                tracing::warn!(
-                    nodes = names.join(", "),
-                    "silent for too long: declared down"
-                );
+                let nodes = names(&view, nodes);
+                tracing::warn!(nodes, "silent for too long: declared down");
+                if !decision.overruled.is_empty() {
+                    let nodes = names(&view, &decision.overruled);
+                    let limit = inner.settings.timing.detector.vouched_limit;
+                    tracing::warn!(
+                        nodes,
+                        ?limit,
+                        "others still see it, but nobody who leads has heard it for the limit"
+                    );
+                }
             }
             content &= inner.carry(command).await;
+        }
+        if !decision.yield_to.is_empty() {
+            inner.yield_to(&decision.yield_to).await;
         }
         if !content {
             tokio::time::sleep(RETRY_PAUSE).await;
@@ -94,7 +118,28 @@ async fn lead(inner: &Inner) {
     }
 }
 
+fn names(view: &View, nodes: &[RaftId]) -> String {
+    let nodes = nodes.iter().filter_map(|id| view.state.node(*id));
+    let names: Vec<&str> = nodes.map(|node| node.id.as_str()).collect();
+    names.join(", ")
+}
+
 impl Inner {
+    /// Lets somebody lead who hears more of the others.
+    async fn yield_to(&self, heirs: &[RaftId]) {
+        tracing::warn!(
+            to = names(&self.view(), heirs),
+            "gives way to a leader that hears who is not heard here"
+        );
+        let limit = self.settings.timing.leases.wait() * YIELD_LEASES;
+        let handed = self.member_control().transfer_leadership_to(heirs);
+        match tokio::time::timeout(limit, handed).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "nobody else took the lead"),
+            Err(_) => tracing::warn!(?limit, "nobody else took the lead in time"),
+        }
+    }
+
     /// Proposes a decision. Returns whether all of it was done.
     async fn carry(&self, command: Command) -> bool {
         match self.member_control().propose(command).await {

@@ -39,6 +39,7 @@ mod operations;
 mod options;
 mod ownership;
 mod peer;
+mod probe;
 mod pulse;
 mod start;
 mod tasks;

@@ -1,7 +1,9 @@
 //! What nodes say to each other outside the log: joining, reporting in, saying who they are.
 //!
-//! Carried as bytes by the transport under the kinds `Join`, `Heartbeat` and `Identify`; Raft's own
-//! messages belong to `clusterkit-raft`.
+//! Carried as bytes by the transport under the kinds `Join`, `Heartbeat`, `Probe` and `Identify`; Raft's
+//! own messages belong to `clusterkit-raft`.
+
+use std::time::Duration;
 
 use bytes::Bytes;
 use clusterkit_core::config::{ClusterConfig, ConfigError};
@@ -120,6 +122,32 @@ pub(crate) struct Pulse {
     pub(crate) copies: Vec<CopyReport>,
     /// How much it knows of the copies of others.
     pub(crate) copies_seen: CopiesSeen,
+    /// Whom it has seen lately.
+    pub(crate) sightings: Vec<Sighting>,
+}
+
+/// A node has answered a probe.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(crate) struct Sighting {
+    pub(crate) node: RaftId,
+    /// The process that answered.
+    pub(crate) incarnation: Incarnation,
+    /// How long ago it was asked, by the clock of whoever asked.
+    pub(crate) age: Duration,
+}
+
+/// A node asks another one whether it lives.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(crate) struct Probe {
+    /// Whom it means: somebody else may answer at the address by now.
+    pub(crate) target: RaftId,
+}
+
+/// The answer to a [`Probe`] of a node that is well.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(crate) struct ProbeReply {
+    pub(crate) node: RaftId,
+    pub(crate) incarnation: Incarnation,
 }
 
 /// The answer to a [`Pulse`].

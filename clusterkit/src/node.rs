@@ -2,7 +2,7 @@
 //!
 //! A thin handle: lookups read one snapshot, everything else is a command proposed to the log. How
 //! it starts is in `start.rs`, placement and settings in `operate.rs`, what keeps it running in
-//! `lead.rs`, `pulse.rs` and `feed.rs`.
+//! `lead.rs`, `pulse.rs`, `probe.rs` and `feed.rs`.
 
 use std::fmt;
 use std::sync::atomic::Ordering;
@@ -26,7 +26,7 @@ use crate::hooks::{EventStream, HookFigures};
 use crate::inner::{Inner, Phase};
 use crate::options::Options;
 use crate::tasks::Task;
-use crate::{lead, pulse, start};
+use crate::{lead, probe, pulse, start};
 
 /// How long requests in flight may take to finish when the node stops.
 const DRAIN_REQUESTS: Duration = Duration::from_secs(2);
@@ -141,6 +141,7 @@ impl ClusterKit {
         let loops = vec![
             Task::spawn(lead::run(Arc::clone(&inner))),
             Task::spawn(pulse::run(Arc::clone(&inner))),
+            Task::spawn(probe::run(Arc::clone(&inner))),
             Task::spawn(feed::run(Arc::clone(&inner))),
         ];
         let running = Some(Running { server, loops });

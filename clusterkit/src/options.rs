@@ -76,7 +76,17 @@ impl Profile {
 impl Timing {
     fn validate(&self) -> Result<(), ConfigError> {
         self.leases.validate()?;
-        self.detector.validate()
+        self.detector.validate()?;
+        // Sightings of a node that died are over by the end of the window only if one is sent and
+        // told within it.
+        if self.detector.window > self.leases.heartbeat {
+            return Ok(());
+        }
+        Err(ConfigError::new(
+            "detector.window",
+            format_args!("{:?}", self.detector.window),
+            format_args!("longer than lease.heartbeat, {:?}", self.leases.heartbeat),
+        ))
     }
 }
 
@@ -708,6 +718,14 @@ mod tests {
         assert_eq!(
             refused(|timing| timing.detector.drift_margin = Duration::ZERO),
             "detector.drift_margin is `0ns`, must be 2ms to 1s"
+        );
+        assert_eq!(
+            refused(|timing| timing.detector.window = Duration::from_millis(100)),
+            "detector.window is `100ms`, must be longer than lease.heartbeat, 100ms"
+        );
+        assert_eq!(
+            refused(|timing| timing.detector.vouched_limit = Duration::from_secs(2)),
+            "detector.vouched_limit is `2s`, must be 2.1s to 86400s"
         );
     }
 

@@ -1,6 +1,6 @@
 //! Answers to peers: Raft's requests go to the control plane, joins and pulses are judged here.
 //!
-//! The asking ends are in `join.rs` and `pulse.rs`.
+//! The asking ends are in `join.rs`, `pulse.rs` and `probe.rs`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,6 +33,11 @@ impl PeerHandler for Peers {
             RpcKind::Heartbeat => {
                 let pulse = decode(kind, &body)?;
                 Ok(encode(kind, &self.0.hear(&pulse)))
+            }
+            RpcKind::Probe => {
+                let probe = decode(kind, &body)?;
+                let answer = self.0.answer_probe(&probe)?;
+                Ok(encode(kind, &answer))
             }
             RpcKind::Join => {
                 let request = decode(kind, &body)?;
@@ -104,6 +109,13 @@ impl Inner {
                 true => coordinator.handle_heartbeat(*node, *incarnation, pulse.applied, now),
                 false => Heard::Counted,
             };
+            if counts && heard == Heard::Counted {
+                for seen in &pulse.sightings {
+                    let (of, process) = (seen.node, seen.incarnation);
+                    // One of somebody unknown here, or of an earlier process, is none.
+                    let _ = coordinator.handle_sighting(*node, of, process, seen.age, now);
+                }
+            }
             (counts, heard)
         };
         let waits = matches!(node.status, NodeStatus::Joining | NodeStatus::Down);

@@ -243,6 +243,7 @@ impl Inner {
         let mut told = CopiesTold::default();
         while self.phase() == Phase::Member {
             let Due { view, news, late } = self.until_due(&mut pace, said.as_ref()).await;
+            self.note_reporting();
             let report = news.report.clone();
             said = Some(news);
             if self.was_removed(&view) {
@@ -271,6 +272,7 @@ impl Inner {
                 late,
                 copies,
                 copies_seen: self.copies_seen(),
+                sightings: self.sightings(),
             };
             let peer = PeerAddress::member(leader.raft_id, leader.peer_address());
             match self.pulse(&peer, &pulse, interval * 3).await {

@@ -6,6 +6,9 @@ use crate::config::ConfigError;
 use crate::lease::LeaseTiming;
 use crate::planted::{self, Bug};
 
+/// For how many times its patience a node that others see is waited for, unless told otherwise.
+const VOUCHED_PATIENCES: u32 = 20;
+
 /// Timing of failure detection.
 ///
 /// A node that dies is condemned about `lease + drift_margin + window` after it was last heard
@@ -27,8 +30,18 @@ pub struct DetectorConfig {
     pub drift_margin: Duration,
     /// For how long suspicions are collected before they are issued as one cut. Default 300 ms;
     /// 1 ms to 1 min. Longer than a heartbeat interval, so that nodes that died together go
-    /// together; all of it is added to the time a failover takes.
+    /// together, and that what others saw of them before does not delay the cut; all of it is added
+    /// to the time a failover takes.
     pub window: Duration,
+    /// How long the leader may not hear a node that others see until the node is condemned all the
+    /// same. Default 20 times the lease and the drift margin, 21 s; from twice the lease and the
+    /// margin to 1 day.
+    ///
+    /// It is for a network in which nobody who can lead hears everybody: a leader that misses
+    /// somebody hands over first. Until then the partitions of such a node have no primary with a
+    /// lease, so with a long limit they wait, with a short one a node is given up that only a link
+    /// fails.
+    pub vouched_limit: Duration,
     /// How many permille of the tracked nodes may go at once before the verdict is `protected`.
     /// Default 334; 1 to 1000. One node alone never is too many.
     pub max_down_permille: u32,
@@ -53,6 +66,10 @@ impl DetectorConfig {
             lease: timing.lease,
             drift_margin: timing.drift_margin,
             window: Duration::from_millis(300),
+            vouched_limit: timing
+                .lease
+                .saturating_add(timing.drift_margin)
+                .saturating_mul(VOUCHED_PATIENCES),
             max_down_permille: 334,
             strike_memory: Duration::from_mins(1),
             return_delay_max: Duration::from_secs(30),
@@ -93,6 +110,13 @@ impl DetectorConfig {
             self.window,
             Duration::from_millis(1),
             Duration::from_mins(1),
+        )?;
+        let patience = self.lease.saturating_add(self.drift_margin);
+        within(
+            "detector.vouched_limit",
+            self.vouched_limit,
+            patience.saturating_mul(2),
+            day,
         )?;
         within(
             "detector.strike_memory",

@@ -7,6 +7,8 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod sightings;
+
 const ME: RaftId = RaftId(1);
 
 fn at(millis: u64) -> Instant {
@@ -306,6 +308,10 @@ fn settings_out_of_range_are_refused_by_name() {
         "detector.max_down_permille is `0`, must be 1 to 1000",
     );
     check(
+        |c| c.vouched_limit = Duration::from_secs(2),
+        "detector.vouched_limit is `2s`, must be 2.1s to 86400s",
+    );
+    check(
         |c| c.strike_memory = Duration::ZERO,
         "detector.strike_memory is `0ns`, must be 1s to 86400s",
     );
@@ -319,6 +325,7 @@ fn settings_out_of_range_are_refused_by_name() {
 enum Step {
     Wait(u64),
     Hear(u64),
+    See(u64, u64, u64),
     Poll,
     Log(u64, bool),
     Lead,
@@ -331,6 +338,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
         6 => (0_u64..900).prop_map(Step::Wait),
         8 => node.clone().prop_map(Step::Hear),
+        6 => (node.clone(), node.clone(), 0_u64..1_500)
+            .prop_map(|(by, of, age)| Step::See(by, of, age)),
         6 => Just(Step::Poll),
         2 => (node.clone(), any::<bool>()).prop_map(|(node, down)| Step::Log(node, down)),
         1 => Just(Step::Lead),
@@ -342,11 +351,12 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 
 proptest! {
     #[test]
-    fn a_node_heard_from_within_the_lease_is_never_condemned(steps in steps()) {
+    fn a_node_heard_within_the_lease_or_seen_by_others_is_never_condemned(steps in steps()) {
         let mut detector = Detector::new(DetectorConfig::default()).unwrap();
         let mut twin = detector.clone();
         let mut heard: BTreeMap<u64, u64> = BTreeMap::new();
         let mut down: BTreeMap<u64, bool> = BTreeMap::new();
+        let mut seen: BTreeMap<(u64, u64), Instant> = BTreeMap::new();
         let (mut now, mut leading_since) = (0, None);
         for step in steps {
             match step {
@@ -357,6 +367,19 @@ proptest! {
                     prop_assert_eq!(result == Heard::Counted, down.contains_key(&node));
                     heard.insert(node, now);
                 }
+                Step::See(by, of, age) => {
+                    let (by, of, age) = (RaftId(by), RaftId(of), Duration::from_millis(age));
+                    let one = Incarnation(1);
+                    let result = detector.handle_sighting(by, of, one, age, at(now));
+                    let _ = twin.handle_sighting(by, of, one, age, at(now));
+                    let known = by != of && down.contains_key(&by.0) && down.contains_key(&of.0);
+                    prop_assert_eq!(result == Heard::Counted, known);
+                    if known {
+                        let sent = at(now) - age;
+                        let newest = seen.entry((by.0, of.0)).or_insert(sent);
+                        *newest = sent.max(*newest);
+                    }
+                }
                 Step::Log(node, is_down) => {
                     detector.track(RaftId(node), is_down, at(now));
                     twin.track(RaftId(node), is_down, at(now));
@@ -366,6 +389,7 @@ proptest! {
                     detector.forget(RaftId(node));
                     twin.forget(RaftId(node));
                     down.remove(&node);
+                    seen.retain(|&(by, of), _| by != node && of != node);
                 }
                 Step::Lead => {
                     detector.lead(ME, at(now));
@@ -387,6 +411,15 @@ proptest! {
                         prop_assert!(now - leading_since.unwrap() >= 1_000);
                         prop_assert_eq!(down.get(&node.0), Some(&false));
                         prop_assert!(verdicts.suspect.contains(node));
+                        let live = |by: u64| {
+                            let last = heard.get(&by).copied().unwrap_or(0);
+                            down.get(&by) == Some(&false) && now - last < 1_000
+                        };
+                        let patient = verdicts.overruled.contains(node);
+                        let sees = seen.iter().find(|&(&(by, of), &sent)| {
+                            of == node.0 && live(by) && at(now) < sent + Duration::from_secs(1)
+                        });
+                        prop_assert!(patient || sees.is_none(), "{} is seen: {:?}", node, sees);
                     }
                     for node in &verdicts.up {
                         prop_assert!(now - heard[&node.0] <= 1_000);

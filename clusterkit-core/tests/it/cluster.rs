@@ -3,13 +3,13 @@
 //!
 //! No control plane: every decision is applied at once, which is what a healthy log amounts to.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use clusterkit_core::command::{Applied, Command, Rejected};
 use clusterkit_core::config::ClusterConfig;
 use clusterkit_core::coordinator::{Coordinator, PlanRequest, plan_request};
-use clusterkit_core::detector::DetectorConfig;
+use clusterkit_core::detector::{DetectorConfig, Mesh};
 use clusterkit_core::event::{ChangeStage, EventKind};
 use clusterkit_core::health::HealthReport;
 use clusterkit_core::id::{
@@ -47,8 +47,14 @@ pub(crate) struct Cluster {
     index: u64,
     pub(crate) processes: BTreeMap<RaftId, Process>,
     disks: u8,
-    leader: RaftId,
+    pub(crate) leader: RaftId,
     term: u64,
+    /// Pairs that do not reach each other, either way round.
+    pub(crate) cut: BTreeSet<(RaftId, RaftId)>,
+    /// What processes that have led remember.
+    resting: BTreeMap<RaftId, Coordinator>,
+    /// When which leader gave way to which.
+    pub(crate) yielded: Vec<(Instant, RaftId, RaftId)>,
     /// Copies that were asked for, all in all.
     pub(crate) copies: usize,
     /// Plans that were proposed.
@@ -81,6 +87,9 @@ impl Cluster {
             disks: 0,
             leader: RaftId::BOOTSTRAP,
             term: 1,
+            cut: BTreeSet::new(),
+            resting: BTreeMap::new(),
+            yielded: Vec::new(),
             copies: 0,
             plans: 0,
             slow: false,
@@ -358,6 +367,7 @@ impl Cluster {
                 let incarnation = Incarnation(process.incarnation);
                 let (report, late) = self.reports.get(&node).cloned().unwrap_or_default();
                 let heard = process.up
+                    && self.reach(node, self.leader)
                     && self
                         .coordinator
                         .handle_health(node, incarnation, &report, late, self.now);
@@ -368,6 +378,7 @@ impl Cluster {
                         .handle_heartbeat(node, incarnation, applied, self.now);
                 }
             }
+            self.probe();
             for _ in 0..200 {
                 if !self.step() {
                     break;
@@ -376,8 +387,39 @@ impl Cluster {
         }
     }
 
+    fn reach(&self, one: RaftId, other: RaftId) -> bool {
+        !self.cut.contains(&(one, other)) && !self.cut.contains(&(other, one))
+    }
+
+    /// Everybody who can tells the leader whom it has seen.
+    fn probe(&mut self) {
+        let mesh = Mesh::of(&self.state, Some(self.leader));
+        let up = |id: &RaftId| self.processes.get(id).is_some_and(|process| process.up);
+        let mut sightings = Vec::new();
+        for &by in self.processes.keys().filter(|by| up(by)) {
+            let told = self.reach(by, self.leader);
+            let seen = mesh.targets(by).filter(|of| up(of) && self.reach(by, *of));
+            sightings.extend(seen.filter(|_| told).map(|of| (by, of)));
+        }
+        for (by, of) in sightings {
+            let process = Incarnation(self.processes[&of].incarnation);
+            let now = self.now;
+            let _ = self.coordinator.handle_sighting(by, of, process, TICK, now);
+        }
+    }
+
     fn step(&mut self) -> bool {
         let decision = self.coordinator.decide(&self.state, self.now, self.wall());
+        if let Some(&heir) = decision.yield_to.first() {
+            self.yielded.push((self.now, self.leader, heir));
+            let next = self.resting.remove(&heir);
+            let next = next.unwrap_or_else(|| Coordinator::new(DetectorConfig::default()).unwrap());
+            let mut last = std::mem::replace(&mut self.coordinator, next);
+            last.handle_leadership(None, self.term, self.now);
+            self.resting.insert(self.leader, last);
+            (self.leader, self.term) = (heir, self.term + 1);
+            return false;
+        }
         let commands = decision.commands;
         if let Some(request) = decision.plan {
             self.propose(&request);

@@ -122,6 +122,66 @@ fn a_leaving_node_is_dismissed_once_it_is_empty() {
     world.check_settled();
 }
 
+/// Five nodes, placed.
+fn five() -> (Cluster, Vec<RaftId>) {
+    let mut world = Cluster::new(32);
+    let mut nodes = vec![RaftId::BOOTSTRAP];
+    for number in 2..=5 {
+        nodes.push(world.join(&format!("node-{number}")));
+    }
+    world.run(Duration::from_secs(3));
+    world.check_settled();
+    (world, nodes)
+}
+
+#[test]
+fn a_leader_cut_off_from_one_node_cannot_remove_it() {
+    let (mut world, nodes) = five();
+    let (leader, node, epoch) = (world.leader, nodes[2], world.state.epoch());
+    world.cut.insert((leader, node));
+    let cut_at = world.now;
+    world.run(Duration::from_secs(60));
+    // Nothing has happened to anybody; somebody leads who hears the node.
+    assert_eq!(world.state.epoch(), epoch);
+    let [(at, from, to)] = world.yielded[..] else {
+        panic!("{:?}", world.yielded);
+    };
+    assert_eq!(from, leader);
+    assert!(to != node && to == world.leader);
+    let took = at.saturating_since(cut_at);
+    assert!(took <= Duration::from_millis(1_450), "after {took:?}");
+    world.check_settled();
+}
+
+#[test]
+fn leaders_that_each_miss_somebody_do_not_play_ping_pong_and_one_decides_in_the_end() {
+    // A ring of cuts: whoever leads does not hear the next one.
+    let (mut world, nodes) = five();
+    for at in 0..nodes.len() {
+        world.cut.insert((nodes[at], nodes[(at + 1) % nodes.len()]));
+    }
+    world.run(Duration::from_secs(120));
+    let mut gave_way: Vec<RaftId> = world.yielded.iter().map(|&(_, from, _)| from).collect();
+    gave_way.sort_unstable();
+    let times = gave_way.len();
+    gave_way.dedup();
+    assert_eq!(gave_way.len(), times, "each once: {:?}", world.yielded);
+    let down = world.state.nodes();
+    let down = down.filter(|node| node.status == NodeStatus::Down).count();
+    assert!((1..=2).contains(&down), "{down} are down");
+}
+
+#[test]
+fn of_two_nodes_the_leader_decides_alone() {
+    let mut world = Cluster::new(8);
+    let other = world.join("node-2");
+    world.run(Duration::from_secs(2));
+    world.cut.insert((world.leader, other));
+    world.run(Duration::from_secs(2));
+    assert_eq!(world.state.node(other).unwrap().status, NodeStatus::Down);
+    assert_eq!(world.yielded, []);
+}
+
 #[test]
 fn a_node_that_was_admitted_and_never_came_is_dismissed_after_the_repair_delay() {
     let mut world = Cluster::new(32);

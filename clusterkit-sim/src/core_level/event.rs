@@ -9,6 +9,7 @@ use clusterkit_core::id::{Incarnation, LogIndex, PartitionId, RaftId, StageId};
 use clusterkit_core::lease::{LeaseGrant, LeaseRequest};
 use clusterkit_core::pause::Work;
 
+use super::mesh::Sighting;
 use crate::run::nanos;
 
 /// A process by its number in the run, from 1.
@@ -57,6 +58,7 @@ pub(super) enum What {
         incarnation: Incarnation,
         applied: LogIndex,
         lease: LeaseRequest,
+        sightings: Vec<Sighting>,
     },
     /// The leader renews its lease.
     Granted(LeaseGrant),

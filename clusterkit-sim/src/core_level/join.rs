@@ -64,6 +64,7 @@ impl World {
         process.pulse_at = None;
         process.follows = None;
         process.lease = None;
+        process.probes.clear();
         process.confirmed = None;
         process.asks.clear();
         process.acks_at = None;

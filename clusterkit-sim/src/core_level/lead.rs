@@ -18,6 +18,7 @@ use clusterkit_core::state::ClusterState;
 use clusterkit_core::time::Instant;
 
 use super::event::{Answer, Event, Purpose, Slot, What};
+use super::mesh::Sighting;
 use super::process::Phase;
 use super::world::{Broken, Check, World, ensure};
 
@@ -42,9 +43,11 @@ pub(super) struct Loop {
     /// When it goes on; later plans to go on are void.
     wakes_at: Option<Duration>,
     /// When each node was last heard, by this process's own clock. What the detector must respect.
-    heard: BTreeMap<RaftId, Instant>,
+    pub(super) heard: BTreeMap<RaftId, Instant>,
     /// Whom it has proposed to declare down and the log has not: it must go on proposing that.
     condemned: BTreeSet<RaftId>,
+    /// What was seen of nodes by others, and reported to it.
+    pub(super) seen: BTreeMap<(RaftId, RaftId), Sighting>,
 }
 
 impl World {
@@ -86,6 +89,8 @@ impl World {
         let (incarnation, applied) = (process.disk.incarnation, process.view.applied());
         self.plan_pulse(slot, next);
         let lease = self.request_lease(slot, node);
+        let sightings = self.sightings(slot);
+        self.probe(slot, node);
         if self.process(slot).leads.is_some() {
             self.confirm_leadership(slot);
             if let Some(grant) = self.renew(slot, &lease) {
@@ -109,6 +114,7 @@ impl World {
                 incarnation,
                 applied,
                 lease,
+                sightings: sightings.clone(),
             };
             self.plan(leader, after, what);
         }
@@ -121,6 +127,7 @@ impl World {
         from: Slot,
         (node, incarnation, applied): (RaftId, Incarnation, LogIndex),
         lease: &LeaseRequest,
+        sightings: &[Sighting],
     ) {
         if self.process(slot).leads.is_none() {
             return;
@@ -144,6 +151,7 @@ impl World {
             // A newer process of it reports in: this one stops, which it has already.
             _ => return,
         }
+        self.hear_sightings(slot, node, sightings);
         if let Some(grant) = self.renew(slot, lease)
             && self.reaches(slot, from)
         {
@@ -166,6 +174,7 @@ impl World {
         self.process_mut(slot).leads = Some(term);
         self.process_mut(slot).decides.heard.clear();
         self.process_mut(slot).decides.condemned.clear();
+        self.process_mut(slot).decides.seen.clear();
         self.wake_leader(slot);
         Ok(())
     }
@@ -256,6 +265,7 @@ impl World {
         let decision = process.coordinator.decide(&view, local, wall);
         check_protected(&view, &decision)?;
         check_reverted(&view, &decision)?;
+        let mut fresh = Vec::new();
         let condemned = &mut process.decides.condemned;
         condemned.retain(|&node| view.is_live(node));
         for command in &decision.commands {
@@ -269,8 +279,15 @@ impl World {
                 ensure(silent || again, "heard-is-not-condemned", || {
                     format!("n{slot} condemns {node}, heard at {heard:?}, at {local:?}")
                 })?;
+                if !again {
+                    fresh.push(node);
+                }
             }
         }
+        for node in fresh {
+            self.check_unseen(slot, node)?;
+        }
+        self.yield_leadership(slot, &decision.yield_to);
         Ok((decision, local))
     }
 

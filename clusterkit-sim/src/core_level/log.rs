@@ -57,6 +57,8 @@ pub(super) struct Log {
     pub(super) headless_until: Duration,
     /// Every member there ever was: its slot, and the disk it has.
     pub(super) members: BTreeMap<RaftId, (Slot, DiskId)>,
+    /// Who takes over next if possible, because the last leader wished so.
+    pub(super) heirs: Vec<Slot>,
     pub(super) last_entry_at: Duration,
     /// When last an entry was made, or a leader.
     pub(super) last_change_at: Duration,
@@ -82,6 +84,7 @@ impl Log {
             leader: None,
             headless_until: Duration::ZERO,
             members: BTreeMap::new(),
+            heirs: Vec::new(),
             last_entry_at: Duration::ZERO,
             last_change_at: Duration::ZERO,
             slow: BTreeMap::new(),
@@ -486,6 +489,10 @@ impl World {
         }
         let mut able = self.log.voters.clone();
         able.retain(|&slot| self.can_lead(slot));
+        let heirs = std::mem::take(&mut self.log.heirs);
+        if able.iter().any(|slot| heirs.contains(slot)) {
+            able.retain(|slot| heirs.contains(slot));
+        }
         let Some(&leader) = self.log.rng.pick(&able) else {
             self.call_election();
             return;

@@ -2,7 +2,7 @@
 //!
 //! What is real: the state machine, the coordinator with its detector, placement. What is
 //! idealised: one total order of commands (`log`) whose leader changes, loses proposals and lets
-//! late ones through; a network (`net`) of heartbeats, proposals and questions; processes
+//! late ones through; a network (`net`) of heartbeats, proposals and questions; probes (`mesh`); processes
 //! (`process`) that start, join, announce themselves and die; an application (`app`) that writes,
 //! copies, lets go and sometimes fails. Every node has a view of its own, as late as the network
 //! makes it. `judge` watches every command from outside and `settle` says what must stand once
@@ -21,6 +21,7 @@ mod join;
 mod judge;
 mod lead;
 mod log;
+mod mesh;
 mod net;
 mod process;
 mod settle;

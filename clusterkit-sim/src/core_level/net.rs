@@ -52,19 +52,25 @@ impl Net {
 
     /// Returns when a message that can get through arrives: never, once or twice.
     pub(super) fn deliver(&mut self) -> (Option<Duration>, Option<Duration>) {
-        let mut delay = self.rng.duration(self.usual.0..=self.usual.1);
+        let mut rng = std::mem::replace(&mut self.rng, Rng::new(0));
+        let delivered = self.deliver_by(&mut rng);
+        self.rng = rng;
+        delivered
+    }
+
+    /// Does the same by another source of chance.
+    pub(super) fn deliver_by(&self, rng: &mut Rng) -> (Option<Duration>, Option<Duration>) {
+        let mut delay = rng.duration(self.usual.0..=self.usual.1);
         let mut again = None;
         for (_, fault) in &self.faults {
             match fault {
-                Fault::Loss { permille, .. } if self.rng.chance(*permille) => return (None, None),
-                Fault::Delay { extra, .. } => delay += self.rng.duration(Duration::ZERO..=*extra),
-                Fault::Reorder { permille, .. } if self.rng.chance(*permille) => {
-                    delay += self
-                        .rng
-                        .duration(Duration::ZERO..=Duration::from_millis(800));
+                Fault::Loss { permille, .. } if rng.chance(*permille) => return (None, None),
+                Fault::Delay { extra, .. } => delay += rng.duration(Duration::ZERO..=*extra),
+                Fault::Reorder { permille, .. } if rng.chance(*permille) => {
+                    delay += rng.duration(Duration::ZERO..=Duration::from_millis(800));
                 }
-                Fault::Duplicate { permille, .. } if self.rng.chance(*permille) => {
-                    again = Some(self.rng.duration(Duration::ZERO..=Duration::from_secs(2)));
+                Fault::Duplicate { permille, .. } if rng.chance(*permille) => {
+                    again = Some(rng.duration(Duration::ZERO..=Duration::from_secs(2)));
                 }
                 _ => {}
             }

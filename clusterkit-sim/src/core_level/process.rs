@@ -14,6 +14,7 @@ use clusterkit_core::time::{Instant, UnixMillis};
 
 use super::event::Slot;
 use super::lead::Loop;
+use super::mesh::Probed;
 use crate::run::nanos;
 
 /// The feature levels of the two builds there are.
@@ -83,6 +84,8 @@ pub(super) struct Process {
     /// Whom it takes for the leader.
     pub(super) follows: Option<Slot>,
     pub(super) lease: Option<Lease>,
+    /// Whom it has probed of late.
+    pub(super) probes: BTreeMap<RaftId, Probed>,
     /// The newest round in which a majority confirmed that it leads: the term, and when the round
     /// began.
     pub(super) confirmed: Option<(u64, Instant)>,
@@ -121,6 +124,7 @@ impl Process {
             pulse_at: None,
             follows: None,
             lease: None,
+            probes: BTreeMap::new(),
             confirmed: None,
             fed: EventSeq(0),
             asks: BTreeMap::new(),

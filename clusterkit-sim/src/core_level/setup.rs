@@ -12,6 +12,7 @@ use super::app::App;
 use super::event::{Agenda, Event, Slot};
 use super::judge::Judge;
 use super::log::Log;
+use super::mesh::Ring;
 use super::net::Net;
 use super::process::{OLDER, Phase};
 use super::settle::Quiet;
@@ -30,6 +31,9 @@ const HOUR: Duration = Duration::from_secs(3_600);
 
 /// How many faults there are in an hour, where hours are asked for.
 const FAULTS_AN_HOUR: u32 = 24;
+
+/// For how many leases a node that only the leader misses is waited for, mostly.
+const VOUCHED_LEASES: u32 = 21;
 
 /// Faults that only the full level can carry out.
 const ELSEWHERE: &[FaultKind] = &[FaultKind::FullDisk];
@@ -64,6 +68,9 @@ pub(super) fn build(seed: u64, options: &RunOptions) -> World {
     if duels {
         sharpen(&mut settings, &mut profile);
     }
+    if root.split("mesh").chance(300) {
+        settings.detector.vouched_limit /= 5;
+    }
     let tolerated = settings.detector.lease_timing().tolerated_drift_ppm();
     let drawn = if duels {
         let config = DuelConfig {
@@ -85,6 +92,7 @@ pub(super) fn build(seed: u64, options: &RunOptions) -> World {
         agenda: Agenda::default(),
         trace: Trace::new(options.trace),
         net: Net::new(root.split("net")),
+        mesh: Ring::new(root.split("probes")),
         log: Log::new(root.split("log")),
         processes: Vec::new(),
         app: App::new(settings.config.partition_count as usize),
@@ -202,6 +210,7 @@ fn draw_settings(rng: &mut Rng, nodes: Slot) -> Settings {
         drift_margin: lease / 20,
         window: rng.duration(Duration::from_millis(20)..=Duration::from_millis(400)),
         max_down_permille: config.max_down_permille,
+        vouched_limit: lease * VOUCHED_LEASES,
         strike_memory: Duration::from_secs(15),
         return_delay_max: Duration::from_secs(8),
     };

@@ -10,6 +10,7 @@ use super::app::App;
 use super::event::{Agenda, Answer, Event, Purpose, Slot, What};
 use super::judge::Judge;
 use super::log::Log;
+use super::mesh::Ring;
 use super::net::Net;
 use super::process::{Clock, Phase, Process};
 use super::settle::Quiet;
@@ -60,6 +61,7 @@ pub(super) struct World {
     pub(super) trace: Trace,
     pub(super) settings: Settings,
     pub(super) net: Net,
+    pub(super) mesh: Ring,
     pub(super) log: Log,
     /// By slot, from 1.
     pub(super) processes: Vec<Process>,
@@ -138,7 +140,8 @@ impl World {
                 incarnation,
                 applied,
                 lease,
-            } => self.hear(slot, from, (node, incarnation, applied), &lease),
+                sightings,
+            } => self.hear(slot, from, (node, incarnation, applied), &lease, &sightings),
             What::Granted(grant) => return self.granted(slot, grant),
             What::Removed { node } if self.process(slot).disk.raft_id == Some(node) => {
                 self.leave(slot)
