@@ -72,7 +72,7 @@ impl Detector {
     fn counting(&self, of: RaftId, now: Instant) -> impl Iterator<Item = Sighting> + '_ {
         let patience = self.config.patience();
         let node = self.nodes.get(&of);
-        let since = node.map_or(Incarnation::default(), |node| node.incarnation);
+        let since = node.map(|node| node.incarnation).unwrap_or_default();
         let seen = node.into_iter().flat_map(|node| node.sightings.iter());
         seen.copied().filter(move |seen| {
             seen.incarnation >= since
