@@ -79,18 +79,35 @@ impl Cluster {
         seen.map(|(_, movement)| movement).context("no node runs")
     }
 
+    /// Checks that no running node was told since `mark` that a node has left, or failed.
+    pub(crate) async fn nobody_left_since(&self, mark: &Mark) -> anyhow::Result<()> {
+        for id in self.up() {
+            let left = |event: &EventBody| matches!(event, EventBody::NodeLeft { .. });
+            let left = self.told_since(&id, mark, left).await?;
+            ensure!(left == 0, "{id} was told {left} times that a node has left");
+        }
+        Ok(())
+    }
+
     async fn copied_since(&self, id: &str, mark: &Mark) -> anyhow::Result<usize> {
-        let (mut after, mut copied) = (mark.event, 0);
+        let copied = |event: &EventBody| is_new_copy(event, &mark.view);
+        self.told_since(id, mark, copied).await
+    }
+
+    /// Returns how many events like `this` the node was told since `mark`.
+    async fn told_since(
+        &self,
+        id: &str,
+        mark: &Mark,
+        this: impl Fn(&EventBody) -> bool,
+    ) -> anyhow::Result<usize> {
+        let (mut after, mut told) = (mark.event, 0);
         loop {
             let page: EventsDocument = self.read(id, &events_after(after)).await?;
-            copied += page
-                .events
-                .iter()
-                .filter(|event| is_new_copy(&event.body, &mark.view))
-                .count();
+            told += page.events.iter().filter(|event| this(&event.body)).count();
             after = page.next_after.0;
             if !page.has_more {
-                return Ok(copied);
+                return Ok(told);
             }
         }
     }

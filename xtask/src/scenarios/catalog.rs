@@ -54,6 +54,7 @@ pub(super) enum Scenario {
     ReplicationFactor,
     CutLeaderOneWay,
     CutLeaderBothWays,
+    CutLeaderFromOne,
     CutFollower,
     PausePrimary,
     KillPrimary,
@@ -91,6 +92,9 @@ impl Scenario {
             Self::ReplicationFactor => "one copy fewer, two more, one fewer, under load",
             Self::CutLeaderOneWay => "the leader hears nobody, or nobody hears it; then healed",
             Self::CutLeaderBothWays => "the leader is cut off from all others; then healed",
+            Self::CutLeaderFromOne => {
+                "leader and one follower lose each other, nobody else; then healed"
+            }
             Self::CutFollower => "a follower is cut off from all others; then healed",
             Self::PausePrimary => "SIGSTOP of a primary for three removals, then SIGCONT",
             Self::KillPrimary => "kill -9 of a primary, often the leader, restart on its disk",
@@ -110,7 +114,7 @@ impl Scenario {
             | Self::PausePrimary
             | Self::KillPrimary => (3, 3),
             Self::Drain | Self::KillWhileMoving | Self::Leave => (4, 4),
-            Self::Weight | Self::ReplicationFactor => (5, 5),
+            Self::Weight | Self::ReplicationFactor | Self::CutLeaderFromOne => (5, 5),
             Self::Zones => (6, 6),
             Self::Form3
             | Self::KillFollower
@@ -126,7 +130,10 @@ impl Scenario {
     const fn needs_network(self) -> bool {
         matches!(
             self,
-            Self::CutLeaderOneWay | Self::CutLeaderBothWays | Self::CutFollower
+            Self::CutLeaderOneWay
+                | Self::CutLeaderBothWays
+                | Self::CutLeaderFromOne
+                | Self::CutFollower
         )
     }
 
@@ -242,6 +249,7 @@ impl Test {
             Scenario::ReplicationFactor => self.replication_factor().await?,
             Scenario::CutLeaderOneWay => return self.cut_leader_one_way().await,
             Scenario::CutLeaderBothWays => return self.cut_leader_both_ways().await,
+            Scenario::CutLeaderFromOne => return self.cut_leader_from_one().await,
             Scenario::CutFollower => return self.cut_follower().await,
             Scenario::PausePrimary => return self.pause_primary().await,
             Scenario::KillPrimary => return self.kill_primary().await,

@@ -8,7 +8,7 @@
 //! of one partition must not touch, and follow each other as the epochs do. Until when a token
 //! would have been valid says nothing more: its node gives it up early when the partition moves.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -57,6 +57,7 @@ pub(super) struct Registers {
     history: Arc<Mutex<History>>,
     stop: Arc<AtomicBool>,
     writers: JoinSet<()>,
+    watch: Stopwatch,
 }
 
 impl Registers {
@@ -83,7 +84,21 @@ impl Registers {
             history,
             stop,
             writers,
+            watch,
         }
+    }
+
+    /// Returns how long the writers have run: the time that writes carry.
+    pub(super) fn elapsed(&self) -> Duration {
+        self.watch.elapsed()
+    }
+
+    /// Returns how many registers have accepted no write that was sent at `since` or later.
+    pub(super) fn silent_since(&self, since: Duration) -> u64 {
+        let history = lock(&self.history);
+        let later = history.accepted.iter().filter(|write| write.sent >= since);
+        let keys: BTreeSet<&String> = later.map(|write| &write.key).collect();
+        REGISTERS - keys.len() as u64
     }
 
     /// Returns how many writes were accepted so far.

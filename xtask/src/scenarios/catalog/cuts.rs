@@ -21,6 +21,11 @@ use crate::verdict;
 const READ_LIMIT: Duration = Duration::from_secs(10);
 /// How many times the time a silent node is removed after a fault lasts at least.
 const REMOVALS: u32 = 3;
+/// How long a leader and a follower lose each other at least.
+const CUT_LASTS: Duration = Duration::from_secs(10);
+/// How long it may take, once the leases are over that the old leader granted, until somebody leads who
+/// hears everybody and every primary has a lease again.
+const BACK_LIMIT: Duration = Duration::from_secs(10);
 
 impl Test {
     pub(super) async fn cut_leader_one_way(&mut self) -> anyhow::Result<()> {
@@ -43,12 +48,54 @@ impl Test {
         self.replaced_and_healed(&leader).await
     }
 
+    /// Everybody but the leader hears the follower, so it stays; somebody leads who hears it.
+    pub(super) async fn cut_leader_from_one(&mut self) -> anyhow::Result<()> {
+        self.form_registers().await?;
+        let mark = self.cluster.mark().await?;
+        let leader = self.leader().await?;
+        let victim = self.follower_of(&leader)?;
+        self.note(&format!(
+            "{leader}, the leader, and {victim} lose each other"
+        ));
+        let watch = crate::clock::Stopwatch::start();
+        let network = self.cluster.network()?;
+        network.cut(&leader, &victim)?;
+        network.cut(&victim, &leader)?;
+        let removal = self.manner.profile.removal();
+        tokio::time::sleep(removal).await;
+        let registers = self.registers.as_ref().context("nothing is written")?;
+        let since = registers.elapsed();
+        let look = async |_: &Cluster| {
+            let silent = registers.silent_since(since);
+            let error = registers.last_error();
+            ensure!(silent == 0, "{silent} registers are silent; {error}");
+            Ok(())
+        };
+        let what = "every register to accept writes again";
+        self.cluster.wait_until(what, BACK_LIMIT, look).await?;
+        let least = CUT_LASTS.max(removal * REMOVALS);
+        tokio::time::sleep(least.saturating_sub(watch.elapsed())).await;
+        let led_by = self.leader().await?;
+        ensure!(led_by != leader, "{leader} leads on and misses {victim}");
+        self.more_accepted().await?;
+        self.cluster.nobody_left_since(&mark).await?;
+        self.note("healing the network");
+        self.cluster.network().and_then(Network::heal)?;
+        self.settle_registers().await?;
+        self.cluster.nobody_left_since(&mark).await?;
+        self.cluster.all_ready().await
+    }
+
+    fn follower_of(&mut self, leader: &str) -> anyhow::Result<String> {
+        let followers = self.ids.iter().filter(|id| **id != leader);
+        let followers: Vec<String> = followers.cloned().collect();
+        Ok(self.random.pick(&followers).context("no follower")?.clone())
+    }
+
     pub(super) async fn cut_follower(&mut self) -> anyhow::Result<()> {
         self.form_registers().await?;
         let leader = self.leader().await?;
-        let followers = self.ids.iter().filter(|id| **id != leader);
-        let followers: Vec<String> = followers.cloned().collect();
-        let victim = self.random.pick(&followers).context("no follower")?.clone();
+        let victim = self.follower_of(&leader)?;
         self.cluster.network()?.isolate(&victim)?;
         self.replaced_and_healed(&victim).await
     }
