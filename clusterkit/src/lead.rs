@@ -65,13 +65,13 @@ async fn lead(inner: &Inner) {
         if vouched != decision.vouched {
             vouched.clone_from(&decision.vouched);
             let nodes = names(&view, &vouched);
-            if vouched.is_empty() {
-                tracing::info!("nobody is missed here that others see");
-            } else {
+            if !vouched.is_empty() {
                 tracing::warn!(
                     nodes,
                     "not heard here, and seen by others: not declared down"
                 );
+            } else if leading.is_some() {
+                tracing::info!("nobody is missed here any more whom others see");
             }
         }
         let mut commands = decision.commands;
