@@ -1,8 +1,9 @@
 //! The leader's brain: the replicated state, what was heard, and the time make the next commands.
 //!
 //! Sans-IO: [`Coordinator::handle_heartbeat`], [`Coordinator::handle_sighting`] and
-//! [`Coordinator::handle_leadership`] take in, [`Coordinator::decide`] gives out. It proposes nothing itself and computes no placement: a
-//! [`PlanRequest`] carries the input to whoever runs the strategy, off the event loop.
+//! [`Coordinator::handle_leadership`] take in, [`Coordinator::decide`] gives out. It proposes nothing
+//! itself and computes no placement: a [`PlanRequest`] carries the input to whoever runs the
+//! strategy, off the event loop.
 //!
 //! Invariant: everything decided here can be decided again. A decision that was lost on the way
 //! to the log, or taken by a leader that is none any more, comes again or is refused.

@@ -61,7 +61,7 @@ pub(crate) async fn reconcile(local: Arc<Local>) {
         };
         if let Some((change, based_on)) = change {
             carry_out(&local, change, based_on).await;
-        } else if is_out_of_place && let Err(error) = hand_over(&local).await {
+        } else if is_out_of_place && let Err(error) = hand_over(&local, &[]).await {
             tracing::warn!(%error, "a leader without a vote could not hand over");
         }
         tokio::time::sleep(REST).await;

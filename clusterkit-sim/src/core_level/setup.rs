@@ -68,9 +68,12 @@ pub(super) fn build(seed: u64, options: &RunOptions) -> World {
     if duels {
         sharpen(&mut settings, &mut profile);
     }
-    if root.split("mesh").chance(300) {
-        settings.detector.vouched_limit /= 5;
-    }
+    let vouched_leases = if root.split("mesh").chance(300) {
+        VOUCHED_LEASES / 5
+    } else {
+        VOUCHED_LEASES
+    };
+    settings.detector.vouched_limit = settings.detector.lease * vouched_leases;
     let tolerated = settings.detector.lease_timing().tolerated_drift_ppm();
     let drawn = if duels {
         let config = DuelConfig {
