@@ -93,12 +93,21 @@ impl Registers {
         self.watch.elapsed()
     }
 
-    /// Returns how many registers have accepted no write that was sent at `since` or later.
-    pub(super) fn silent_since(&self, since: Duration) -> u64 {
+    /// Returns how many registers on partitions that `count` have accepted no write that was sent at
+    /// `since` or later, and how many such registers there are.
+    pub(super) fn silent_since(
+        &self,
+        since: Duration,
+        count: impl Fn(u64) -> bool,
+    ) -> (usize, usize) {
         let history = lock(&self.history);
-        let later = history.accepted.iter().filter(|write| write.sent >= since);
-        let keys: BTreeSet<&String> = later.map(|write| &write.key).collect();
-        REGISTERS - keys.len() as u64
+        let ours = history.accepted.iter();
+        let ours = ours.filter(|write| count(write.by.partition));
+        let keys = ours.clone().map(|write| &write.key);
+        let keys: BTreeSet<&String> = keys.collect();
+        let later = ours.filter(|write| write.sent >= since);
+        let later: BTreeSet<&String> = later.map(|write| &write.key).collect();
+        (keys.len() - later.len(), keys.len())
     }
 
     /// Returns how many writes were accepted so far.
