@@ -319,7 +319,8 @@ impl Options {
     }
 
     /// Forces (`true`) or forbids (`false`) that this node forms a cluster on an empty directory.
-    /// Default: it does when it has no seeds.
+    /// Default: it does when it has no seeds, or is the first of them and none of the others knows a
+    /// cluster.
     pub fn bootstrap(mut self, bootstrap: bool) -> Self {
         self.bootstrap = Some(bootstrap);
         self
@@ -575,6 +576,7 @@ impl Options {
         }
         if self.bootstrap == Some(true)
             && !seeds.is_empty()
+            && seeds.first() != advertise.as_ref()
             && !address::is_first(&seeds, &listen, &*self.environment.network)
         {
             let limit = "false with seeds that do not begin with this node";
@@ -698,6 +700,8 @@ mod tests {
             &good().join("10.0.0.9:1").bootstrap(true),
             "bootstrap is `true`, must be false with seeds that do not begin with this node",
         );
+        let first = good().advertise("10.0.0.9:1").join("10.0.0.9:1");
+        first.bootstrap(true).validate().unwrap();
     }
 
     #[test]
