@@ -190,6 +190,14 @@ pub trait ControlPlane: Send + Sync + core::fmt::Debug + 'static {
         self.transfer_leadership().await
     }
 
+    /// Waits until the log can do without this member, which the state has let go: a vote that is
+    /// gone before the others know of it counts against their majority. Ready at once where members
+    /// do not vote. May take for ever where a majority is lost.
+    ///
+    /// # Cancel safety
+    /// Dropping the future changes nothing.
+    async fn relieved(&self) {}
+
     /// Stops taking part and releases files and tasks. Idempotent.
     ///
     /// # Cancel safety

@@ -16,6 +16,7 @@ use clusterkit_core::control::{Confirmation, ControlPlane, ControlStats, Propose
 use clusterkit_core::id::{ClusterId, DiskId, RaftId};
 use clusterkit_core::node::NodeSpec;
 use clusterkit_core::time::UnixMillis;
+use openraft::RaftMetrics;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{InitializeError as RaftInitializeError, RaftError};
 use openraft::impls::BasicNode;
@@ -33,7 +34,7 @@ use crate::state_machine::{self, StateMachine};
 use crate::storage::{Storage, StorageError, WriteOp};
 use crate::tasks::{self, Tasks};
 use crate::transport::{PeerError, PeerHandler, RpcKind, Transport};
-use crate::types::{CommandBytes, Raft, Snapshot};
+use crate::types::{CommandBytes, Raft, Snapshot, TypeConfig};
 use crate::view::{Role, ViewCell};
 use crate::writer::Writer;
 
@@ -457,6 +458,22 @@ impl ControlPlane for RaftControlPlane {
 
     async fn transfer_leadership_to(&self, preferred: &[RaftId]) -> Result<(), ProposeError> {
         membership::hand_over(&self.inner.node, preferred).await
+    }
+
+    async fn relieved(&self) {
+        let this = self.raft_id().0;
+        // Of a change both steps have to be committed: between them the votes of before count, too.
+        let has_a_vote = |metrics: &RaftMetrics<TypeConfig>| {
+            let membership = metrics.committed_membership_config.membership();
+            membership.voter_ids().any(|id| id == this)
+        };
+        let mut metrics = self.inner.node.raft.metrics();
+        while has_a_vote(&metrics.borrow_watched()) {
+            // It changes no more once Raft has stopped.
+            if metrics.changed().await.is_err() {
+                return;
+            }
+        }
     }
 
     async fn shutdown(&self) {

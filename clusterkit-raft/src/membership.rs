@@ -216,14 +216,27 @@ pub(crate) async fn hand_over(local: &Local, preferred: &[RaftId]) -> Result<(),
     let search_until = deadline.min(clock::now() + patience);
     let unfinished = |reason: String| ProposeError::Unknown { reason };
     loop {
-        let target = {
+        let (target, is_changing) = {
             let metrics = local.raft.metrics();
             let metrics = metrics.borrow_watched();
             if !metrics.state.is_leader() {
                 return Ok(());
             }
-            successor(local, &metrics, preferred)
+            let membership = metrics.membership_config.membership();
+            let is_changing = membership.get_joint_config().len() > 1;
+            (successor(local, &metrics, preferred), is_changing)
         };
+        // Between the two steps of a change whoever leads needs the votes of before, too. This member may
+        // be the only one of those, and hands over in order to stop.
+        if is_changing {
+            if clock::now() >= deadline {
+                return Err(unfinished(String::from(
+                    "a change of the voters does not end",
+                )));
+            }
+            tokio::time::sleep(REST).await;
+            continue;
+        }
         let Some((target, votes)) = target else {
             let view = local.view.current();
             let alone = !view
@@ -259,6 +272,9 @@ pub(crate) async fn hand_over(local: &Local, preferred: &[RaftId]) -> Result<(),
                 .raft
                 .change_membership_if(change, true, [precondition]);
             let _ = tokio::time::timeout_at(deadline, changed).await;
+            // This member leads on as a learner until it is asked to hand over.
+            tokio::time::sleep(REST).await;
+            continue;
         }
         let mut views = local.view.subscribe();
         let limit = deadline.min(clock::now() + patience);

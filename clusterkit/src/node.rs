@@ -32,6 +32,8 @@ use crate::{lead, probe, pulse, start};
 const DRAIN_REQUESTS: Duration = Duration::from_secs(2);
 /// How long handing leadership over may hold a stop up.
 const HAND_OVER: Duration = Duration::from_secs(1);
+/// How long a node that is no member any more remains because the log counts on its vote.
+const RELIEF: Duration = Duration::from_secs(5);
 /// How long the loops may take to end when the node stops, the grace of hooks aside.
 const STOP_LOOPS: Duration = Duration::from_secs(10);
 
@@ -517,6 +519,14 @@ impl ClusterKit {
         let control = self.inner.member_control();
         let handed = tokio::time::timeout(HAND_OVER, control.transfer_leadership()).await;
         tracing::debug!(?handed, "stopping");
+        // Where the log says that it was removed it still gets there; where only the leader did, it
+        // does not.
+        if left && self.inner.was_removed(&self.view()) {
+            let relieved = tokio::time::timeout(RELIEF, control.relieved()).await;
+            if relieved.is_err() {
+                tracing::warn!("stopping although the log counts on the vote of this node");
+            }
+        }
         self.inner.stop.cancel();
         let running = self
             .running

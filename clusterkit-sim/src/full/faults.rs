@@ -109,9 +109,8 @@ impl World {
             Fault::Restart { node, older, .. } => {
                 if let Some(index) = self.running(*node) {
                     self.nodes[index].older = *older;
+                    self.nodes[index].returns = Some(until);
                     self.nodes[index].probe.stop();
-                    // Stopping takes its time; a start before its end does nothing.
-                    self.plan(until + Duration::from_secs(2), Change::Start(index));
                 }
             }
             Fault::Wipe { node, .. } => {

@@ -53,6 +53,8 @@ pub(super) struct Node {
     pub(super) older: bool,
     /// Crashes when its disk says so: what is lost, and how long until it is back.
     pub(super) dies: Option<(Unsynced, Duration)>,
+    /// It was asked to stop, to be started again no earlier than then.
+    pub(super) returns: Option<Duration>,
     /// Nobody starts it again.
     pub(super) retired: bool,
     /// An operator has it out, or it was removed: not expected at the end.
@@ -183,6 +185,7 @@ impl World {
             notes: 0,
             older: false,
             dies: None,
+            returns: None,
             retired: false,
             dismissed: false,
         });
@@ -289,7 +292,12 @@ impl World {
             return Err(Violation::new("disk-damaged", detail, self.now));
         }
         match end {
-            Some(End::Stopped) => {}
+            // Stopping takes its time.
+            Some(End::Stopped) => {
+                if let Some(at) = self.nodes[index].returns.take() {
+                    self.plan(at.max(self.now), Change::Start(index));
+                }
+            }
             Some(End::Ended | End::Failed(_)) | None => {
                 let node = &mut self.nodes[index];
                 // Where it was refused as too old, the operator has a newer build.
