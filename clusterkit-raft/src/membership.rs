@@ -30,6 +30,9 @@ const REST: Duration = Duration::from_millis(20);
 /// How many entries a member may lack and still count as caught up.
 const CAUGHT_UP_LAG: u64 = 64;
 
+/// How many heartbeats a member that is to go is still sent after its vote was taken away.
+const FAREWELL_HEARTBEATS: u32 = 3;
+
 /// How long one change may take before the loop looks again.
 const CHANGE_LIMIT: Duration = Duration::from_secs(5);
 
@@ -39,7 +42,7 @@ type Change = ChangeMembers<u64, BasicNode>;
 /// Keeps the membership in step for as long as it runs.
 pub(crate) async fn reconcile(local: Arc<Local>) {
     let mut views = local.view.subscribe();
-    let mut leading_since: Option<(u64, Instant)> = None;
+    let mut tenure: Option<Tenure> = None;
     loop {
         let mut is_out_of_place = false;
         let change = {
@@ -47,15 +50,13 @@ pub(crate) async fn reconcile(local: Arc<Local>) {
             let metrics = local.raft.metrics();
             let metrics = metrics.borrow_watched();
             if metrics.state.is_leader() && view.leadership.is_leader {
-                let term = metrics.current_term;
-                let since = leading_since.filter(|(known, _)| *known == term);
-                let since = *leading_since.insert(since.unwrap_or_else(|| (term, clock::now())));
+                let tenure = tenure.insert(Tenure::at(tenure, &metrics));
                 let based_on = *metrics.membership_config.log_id();
-                let change = next_change(&local, &view, &metrics, since.1);
+                let change = next_change(&local, &view, &metrics, tenure);
                 is_out_of_place = change.is_none() && leads_without_a_vote(&local, &metrics);
                 change.map(|change| (change, based_on))
             } else {
-                leading_since = None;
+                tenure = None;
                 None
             }
         };
@@ -67,6 +68,33 @@ pub(crate) async fn reconcile(local: Arc<Local>) {
         tokio::time::sleep(REST).await;
         // Whichever comes first: a new view, or time to look again.
         let _ = tokio::time::timeout(LOOK_EVERY, views.changed()).await;
+    }
+}
+
+/// Since when things are as they are for this leader.
+#[derive(Clone, Copy, Debug)]
+struct Tenure {
+    term: u64,
+    /// Since when it leads in this term.
+    leading_since: Instant,
+    membership: Option<LogId>,
+    /// Since when nobody came or went.
+    unchanged_since: Instant,
+}
+
+impl Tenure {
+    /// Returns what it is now, having been `before`.
+    fn at(before: Option<Self>, metrics: &Metrics) -> Self {
+        let now = clock::now();
+        let (term, membership) = (metrics.current_term, *metrics.membership_config.log_id());
+        let before = before.filter(|before| before.term == term);
+        let same = before.filter(|before| before.membership == membership);
+        Self {
+            term,
+            leading_since: before.map_or(now, |before| before.leading_since),
+            membership,
+            unchanged_since: same.map_or(now, |same| same.unchanged_since),
+        }
     }
 }
 
@@ -98,12 +126,7 @@ async fn carry_out(local: &Local, change: Change, based_on: Option<LogId>) {
 }
 
 /// Returns the next step from the membership as it is to what it should be.
-fn next_change(
-    local: &Local,
-    view: &View,
-    metrics: &Metrics,
-    leading_since: Instant,
-) -> Option<Change> {
+fn next_change(local: &Local, view: &View, metrics: &Metrics, tenure: &Tenure) -> Option<Change> {
     let effective = &metrics.membership_config;
     if metrics.committed_membership_config.log_id() != effective.log_id() {
         return None;
@@ -125,7 +148,7 @@ fn next_change(
         .map(|node| (node.raft_id.0, BasicNode::new(node.peer_address())))
         .collect();
     let current: BTreeSet<u64> = membership.voter_ids().collect();
-    let voters = candidates(local, view, metrics, &current, leading_since);
+    let voters = candidates(local, view, metrics, &current, tenure.leading_since);
     if let Some(chosen) = choose_voters(&voters, local.options.max_voters) {
         let chosen: BTreeSet<u64> = chosen.into_iter().map(|id| id.0).collect();
         if chosen != current {
@@ -145,7 +168,11 @@ fn next_change(
         .filter(|id| !wanted.contains_key(id) && !current.contains(id))
         .copied()
         .collect();
-    if !gone.is_empty() {
+    // Whoever is out is told nothing more, and one that runs waits to hear that its vote is gone, which
+    // comes with a heartbeat.
+    let told = clock::now().saturating_duration_since(tenure.unchanged_since)
+        >= local.options.heartbeat * FAREWELL_HEARTBEATS;
+    if !gone.is_empty() && told {
         return Some(ChangeMembers::RemoveNodes(gone));
     }
     // Safe although it rewrites nodes: an address is followed, and whoever answers there must

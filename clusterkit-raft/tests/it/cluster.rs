@@ -16,7 +16,7 @@ use clusterkit_raft::storage::{MemoryStorage, StorageError};
 use clusterkit_raft::transport::{PeerAddress, RpcKind, Transport, TransportError};
 use clusterkit_raft::{OpenError, RaftControlPlane, RaftOptions};
 
-use crate::lab::{Lab, cluster_id, disk, has, put, put_result, set, spec, until};
+use crate::lab::{LIMIT, Lab, cluster_id, disk, has, put, put_result, set, spec, until};
 
 fn usual(_: &mut RaftOptions) {}
 
@@ -313,6 +313,10 @@ async fn a_leader_that_is_removed_hands_over_first() {
         (moved && stats.peers == 1 && stats.voters.len() == 1).then_some(())
     })
     .await;
+    // It still gets to know that nobody counts on its vote any more.
+    let relieved = lab.members[&leader].relieved();
+    tokio::time::timeout(LIMIT, relieved).await.unwrap();
+    assert_eq!(lab.members[&leader].stats().voters.len(), 1);
     put(others[0], "one").await;
     put(others[1], "two").await;
     lab.shutdown().await;
