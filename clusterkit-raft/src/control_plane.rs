@@ -306,24 +306,32 @@ impl RaftControlPlane {
     pub async fn handle_peer(&self, kind: RpcKind, body: Bytes) -> Result<Bytes, PeerError> {
         let local = &self.inner.node;
         let (raft, peers) = (&local.raft, &local.peers);
+        // One that the state has let go takes part in the log until its members have let it go, too: it may
+        // be the leader that sees to that, or have a vote without which that cannot be.
+        let takes_part = |id: RaftId| {
+            let metrics = raft.metrics();
+            let metrics = metrics.borrow_watched();
+            let membership = metrics.membership_config.membership();
+            membership.get_node(&id.0).is_some()
+        };
         match kind {
             RpcKind::Append => {
-                let (_, request) = peers.receive(kind, &body)?;
+                let (_, request) = peers.receive(kind, &body, takes_part)?;
                 let answer = raft.append_entries(request).await.map_err(unavailable)?;
                 Peers::answer(kind, &answer)
             }
             RpcKind::Vote => {
-                let (_, request) = peers.receive(kind, &body)?;
+                let (_, request) = peers.receive(kind, &body, takes_part)?;
                 let answer = raft.vote(request).await.map_err(unavailable)?;
                 Peers::answer(kind, &answer)
             }
             RpcKind::PreVote => {
-                let (_, request) = peers.receive(kind, &body)?;
+                let (_, request) = peers.receive(kind, &body, takes_part)?;
                 let answer = raft.pre_vote(request).await.map_err(unavailable)?;
                 Peers::answer(kind, &answer)
             }
             RpcKind::Snapshot => {
-                let (_, message): (_, SnapshotMessage) = peers.receive(kind, &body)?;
+                let (_, message): (_, SnapshotMessage) = peers.receive(kind, &body, takes_part)?;
                 let snapshot = Snapshot {
                     meta: message.meta,
                     snapshot: message.state.0,
@@ -335,7 +343,7 @@ impl RaftControlPlane {
                 Peers::answer(kind, &answer)
             }
             RpcKind::TransferLeader => {
-                let (_, request) = peers.receive(kind, &body)?;
+                let (_, request) = peers.receive(kind, &body, takes_part)?;
                 let answer = raft
                     .handle_transfer_leader(request)
                     .await
@@ -343,12 +351,12 @@ impl RaftControlPlane {
                 Peers::answer(kind, &answer)
             }
             RpcKind::Propose => {
-                let (_, command): (_, CommandBytes) = peers.receive(kind, &body)?;
+                let (_, command): (_, CommandBytes) = peers.receive(kind, &body, |_| false)?;
                 let limit = local.options.propose_timeout;
                 Peers::answer(kind, &local.propose_here(command, limit).await)
             }
             RpcKind::ReadBarrier => {
-                let (_, ()) = peers.receive(kind, &body)?;
+                let (_, ()) = peers.receive(kind, &body, |_| false)?;
                 let limit = local.options.rpc_timeout;
                 Peers::answer(kind, &local.read_index_within(limit).await)
             }

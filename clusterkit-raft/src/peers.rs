@@ -114,23 +114,29 @@ impl Peers {
         }
     }
 
-    /// Opens a request of kind `kind`: who sent it, and what it says.
+    /// Opens a request of kind `kind`: who sent it, and what it says. Of those that have left only
+    /// whoever `takes_part` is heard.
     pub(crate) fn receive<Q: DeserializeOwned>(
         &self,
         kind: RpcKind,
         request: &[u8],
+        takes_part: impl Fn(RaftId) -> bool,
     ) -> Result<(RaftId, Q), PeerError> {
         let envelope: Envelope<Q> =
             codec::decode(kind.as_str(), request).map_err(|error| PeerError::Malformed {
                 kind,
                 detail: error.to_string(),
             })?;
-        self.admit(&envelope)
+        self.admit(&envelope, takes_part)
             .map_err(|reason| PeerError::Refused { reason })?;
         Ok((envelope.from, envelope.body))
     }
 
-    fn admit<Q>(&self, envelope: &Envelope<Q>) -> Result<(), String> {
+    fn admit<Q>(
+        &self,
+        envelope: &Envelope<Q>,
+        takes_part: impl Fn(RaftId) -> bool,
+    ) -> Result<(), String> {
         let cluster = ClusterId::from_bytes(envelope.cluster);
         if cluster != self.cluster {
             return Err(format!(
@@ -158,6 +164,7 @@ impl Peers {
             &self.view.current().state,
             envelope.from,
             DiskId::from_bytes(envelope.from_disk),
+            takes_part,
         )
     }
 
@@ -172,13 +179,20 @@ impl Peers {
 }
 
 /// Refuses members that have left, and a member that is not on the disk it joined with.
-fn admit_sender(state: &ClusterState, from: RaftId, disk: DiskId) -> Result<(), String> {
+fn admit_sender(
+    state: &ClusterState,
+    from: RaftId,
+    disk: DiskId,
+    takes_part: impl Fn(RaftId) -> bool,
+) -> Result<(), String> {
     match state.node_record(from) {
         Some(node) if node.disk != disk => Err(format!(
             "member {from} joined with data directory {}, not {disk}: a lost disk joins again",
             node.disk
         )),
-        Some(_) if state.node(from).is_none() => Err(format!("member {from} has left")),
+        Some(_) if state.node(from).is_none() && !takes_part(from) => {
+            Err(format!("member {from} has left"))
+        }
         _ => Ok(()),
     }
 }

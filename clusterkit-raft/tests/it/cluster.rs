@@ -323,6 +323,19 @@ async fn a_leader_that_is_removed_hands_over_first() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_two_members_the_only_voter_can_be_removed() {
+    let mut lab = Lab::of(2, usual).await;
+    let leader = lab.until_leader().await;
+    lab.remove(leader).await;
+    let relieved = lab.members[&leader].relieved();
+    tokio::time::timeout(LIMIT, relieved).await.unwrap();
+    lab.stop(leader).await;
+    lab.until_leader().await;
+    put(lab.any(), "after").await;
+    lab.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn leadership_is_handed_over_on_request() {
     let lab = Lab::of(3, usual).await;
     let leader = lab.until_leader().await;
