@@ -1,7 +1,10 @@
-//! [`Adjustment`]: what an operator changes about a running cluster, and what it would lead to.
+//! [`Adjustment`]: what an operator changes about a running cluster, and what it would lead to;
+//! [`may_stop`]: what stopping nodes would.
 //!
 //! Names nodes as people do; becomes a [`Command`] against a state. Whether the command is allowed
 //! is decided where it is applied.
+
+mod may_stop;
 
 use alloc::sync::Arc;
 
@@ -13,6 +16,8 @@ use crate::id::{LogIndex, NodeId};
 use crate::pause::Work;
 use crate::state::ClusterState;
 use crate::time::UnixMillis;
+
+pub use may_stop::{MayStop, StopRisk, UnknownMember, may_stop};
 
 /// A change of a running cluster that leads to another placement.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

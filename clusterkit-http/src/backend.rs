@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use clusterkit_core::adjust::Adjustment;
+use clusterkit_core::adjust::{Adjustment, MayStop};
 use clusterkit_core::command::Applied;
 use clusterkit_core::control::ControlPlane;
 use clusterkit_core::explain::PreviewId;
@@ -124,6 +124,9 @@ pub trait Backend: Send + Sync + 'static {
 
     /// Carries `adjustment` out; the cluster then moves what has to move by itself.
     async fn adjust(&self, adjustment: &Adjustment) -> Result<Applied, Problem>;
+
+    /// Says whether `nodes` may be stopped together.
+    async fn may_stop(&self, nodes: &[NodeId]) -> Result<MayStop, Problem>;
 
     /// Says why `partition` is where it is, why `node` holds what it holds, or both. The endpoint
     /// has checked that there are such a partition and such a node.

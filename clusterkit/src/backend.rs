@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use async_trait::async_trait;
-use clusterkit_core::adjust::Adjustment;
+use clusterkit_core::adjust::{Adjustment, MayStop};
 use clusterkit_core::command::{Applied, Rejected};
 use clusterkit_core::control::{ControlPlane, ProposeError};
 use clusterkit_core::explain::{PlanRecord, PreviewId};
@@ -196,6 +196,11 @@ impl Backend for NodeBackend {
     async fn adjust(&self, adjustment: &Adjustment) -> Result<Applied, Problem> {
         let applied = self.inner.adjust(adjustment).await;
         applied.map_err(|error| problem(&error))
+    }
+
+    async fn may_stop(&self, nodes: &[NodeId]) -> Result<MayStop, Problem> {
+        let answer = self.inner.may_stop(nodes).await;
+        answer.map_err(|error| problem(&error))
     }
 
     async fn explain(

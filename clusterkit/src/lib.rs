@@ -45,7 +45,7 @@ mod start;
 mod tasks;
 
 pub use clock::{Clock, SystemClock};
-pub use clusterkit_core::adjust::Adjustment;
+pub use clusterkit_core::adjust::{Adjustment, MayStop, StopRisk};
 pub use clusterkit_core::config::{ClusterConfig, ConfigChange, ConfigError};
 pub use clusterkit_core::control::{ControlStats, ProposeError};
 pub use clusterkit_core::copying::CopyProgress;

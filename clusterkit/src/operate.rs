@@ -8,7 +8,7 @@
 
 use std::sync::Arc;
 
-use clusterkit_core::adjust::{Adjustment, what_if};
+use clusterkit_core::adjust::{Adjustment, MayStop, may_stop, what_if};
 use clusterkit_core::command::{Applied, Rejected};
 use clusterkit_core::config::{ConfigChange, ConfigError};
 use clusterkit_core::control::{ControlPlane, ProposeError};
@@ -179,6 +179,40 @@ impl ClusterKit {
         self.inner().adjust(&adjustment).await.map(|_| ())
     }
 
+    /// Says whether `nodes` may be stopped together, and what would be lost where they may not: the
+    /// last live copy of a partition, copies below
+    /// [`min_in_sync`](crate::ClusterConfig::min_in_sync), the majority of the log.
+    ///
+    /// It holds for everything committed before the call; what is stopped meanwhile is not foreseen.
+    ///
+    /// # Errors
+    /// [`NodeError::UnknownNode`] naming the first that is no member, [`NodeError::Propose`] where
+    /// the log cannot be reached: nothing should be stopped then.
+    ///
+    /// # Cancel safety
+    /// Dropping the future changes nothing.
+    ///
+    /// # Examples
+    /// ```
+    /// use std::time::Duration;
+    /// use clusterkit::{ClusterKit, Options};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// # let options = Options::new("node-1", "127.0.0.1:0").data_dir(dir.path());
+    /// # let node = ClusterKit::start(options).await?;
+    /// # node.wait_ready(Duration::from_secs(10)).await?;
+    /// let alone = node.may_stop(&[node.node_id().clone()]).await?;
+    /// assert!(!alone.is_yes(), "it holds the only copies");
+    /// # node.shutdown().await;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn may_stop(&self, nodes: &[NodeId]) -> Result<MayStop, NodeError> {
+        self.inner().may_stop(nodes).await
+    }
+
     /// Says why `partition` is where it is or, with `node`, why it is, or is not, on that node.
     ///
     /// Works on every node: a plan is computed for the question on what this node knows.
@@ -320,6 +354,15 @@ impl Inner {
             .command(&self.view().state, self.clock.wall())
             .ok_or_else(|| unknown(adjustment))?;
         Ok(self.member_control().propose(command).await?)
+    }
+
+    pub(crate) async fn may_stop(&self, nodes: &[NodeId]) -> Result<MayStop, NodeError> {
+        let control = self.member_control();
+        control.read_barrier().await?;
+        let voters = control.stats().voters;
+        may_stop(&self.view().state, nodes, &voters).map_err(|error| NodeError::UnknownNode {
+            node: error.node.to_string(),
+        })
     }
 
     pub(crate) async fn explain(

@@ -1,8 +1,9 @@
-//! The documents about what goes on: operations and pause switches.
+//! The documents about what goes on: operations, pause switches, and whether nodes may be stopped.
 //!
 //! Blockers are values of the core (`clusterkit_core::operation`), sent as they are with their text
 //! beside them.
 
+use clusterkit_core::adjust::{MayStop, StopRisk};
 use clusterkit_core::health::Health;
 use clusterkit_core::id::{Epoch, NodeId, PartitionId};
 use clusterkit_core::node::Node;
@@ -155,6 +156,53 @@ impl From<Blocker> for BlockerDocument {
     fn from(blocker: Blocker) -> Self {
         let text = blocker.to_string();
         Self { blocker, text }
+    }
+}
+
+/// `GET /v1/may-stop?nodes=a,b`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct MayStopDocument {
+    /// The epoch the answer was made from.
+    pub epoch: Epoch,
+    /// The nodes asked about.
+    pub nodes: Vec<NodeId>,
+    /// Whether they may be stopped together.
+    pub may_stop: bool,
+    /// What speaks against it, the worst first.
+    pub risks: Vec<StopRiskDocument>,
+}
+
+impl MayStopDocument {
+    /// Says `answer` about `nodes`.
+    #[must_use]
+    pub fn new(nodes: Vec<NodeId>, answer: MayStop) -> Self {
+        let may_stop = answer.is_yes();
+        let risks = answer.risks.into_iter().map(StopRiskDocument::from);
+        Self {
+            epoch: answer.epoch,
+            nodes,
+            may_stop,
+            risks: risks.collect(),
+        }
+    }
+}
+
+/// What speaks against stopping nodes, with its text.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct StopRiskDocument {
+    /// The risk: `risk` names it, its values stand beside it.
+    #[serde(flatten)]
+    pub risk: StopRisk,
+    /// The same as a sentence.
+    pub text: String,
+}
+
+impl From<StopRisk> for StopRiskDocument {
+    fn from(risk: StopRisk) -> Self {
+        let text = risk.to_string();
+        Self { risk, text }
     }
 }
 

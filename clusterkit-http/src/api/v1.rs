@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 pub use super::events::{EventBody, EventDocument, EventsDocument, VerdictDocument};
 pub use super::operations::{
-    BlockerDocument, OperationDocument, OperationsDocument, PauseDocument, PauseRequest,
-    PausesDocument, VetoDocument,
+    BlockerDocument, MayStopDocument, OperationDocument, OperationsDocument, PauseDocument,
+    PauseRequest, PausesDocument, StopRiskDocument, VetoDocument,
 };
 pub use super::placement::{
     ConfigChangeDocument, ConfigDocument, ExplainDocument, ExplanationDocument, LimitDocument,

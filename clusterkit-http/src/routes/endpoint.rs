@@ -35,6 +35,7 @@ pub(super) enum Endpoint {
     Plans,
     Config,
     Pauses,
+    MayStop,
     Operations,
     Operation(String),
     Pause(Work),
@@ -106,6 +107,7 @@ impl Endpoint {
             "/v1/plans" => Self::Plans,
             "/v1/config" => Self::Config,
             "/v1/operations" => Self::Operations,
+            "/v1/may-stop" => Self::MayStop,
             "/v1/pauses" => Self::Pauses,
             "/v1/data" => Self::DataList,
             _ => return Ok(None),
@@ -132,6 +134,7 @@ impl Endpoint {
             | Self::Explain
             | Self::Plans
             | Self::Pauses
+            | Self::MayStop
             | Self::Operations
             | Self::DataList => READ,
             Self::Node(_) | Self::Config => &[Method::Get, Method::Head, Method::Post],

@@ -192,6 +192,7 @@ impl ClusterApi {
             Endpoint::Config => self.config(request).await,
             Endpoint::Operations => self.operations(request),
             Endpoint::Operation(id) => self.operation(request, &id).await,
+            Endpoint::MayStop => self.may_stop(request).await,
             Endpoint::Pauses => self.pauses(),
             Endpoint::Pause(work) => self.pause(request, work).await,
             Endpoint::DataList => self.data_list(request),

@@ -3,11 +3,14 @@
 use std::sync::Arc;
 
 use clusterkit_core::adjust::Adjustment;
+use clusterkit_core::id::NodeId;
 use clusterkit_core::pause::Work;
 
 use super::{Answer, ClusterApi, params};
 use crate::Method;
-use crate::api::v1::{OperationDocument, OperationsDocument, PauseRequest, PausesDocument};
+use crate::api::v1::{
+    MayStopDocument, OperationDocument, OperationsDocument, PauseRequest, PausesDocument,
+};
 use crate::api::{Problem, ProblemCode};
 use crate::server::{Request, Response};
 
@@ -45,6 +48,23 @@ impl ClusterApi {
             true => self.changed(&applied).await,
             false => Err(over(id)),
         }
+    }
+
+    /// `GET /v1/may-stop?nodes=a,b`.
+    pub(super) async fn may_stop(&self, request: &Request) -> Answer {
+        let given = request.query().text("nodes").unwrap_or_default();
+        if given.is_empty() {
+            return Err(Problem::invalid(
+                "nodes",
+                "",
+                "one or more ids, with commas",
+            ));
+        }
+        let nodes: Result<Vec<NodeId>, _> = given.split(',').map(NodeId::new).collect();
+        let nodes = nodes?;
+        self.formed()?;
+        let answer = self.backend.may_stop(&nodes).await?;
+        Ok(Response::json(200, &MayStopDocument::new(nodes, answer)))
     }
 
     /// `GET /v1/pauses`.

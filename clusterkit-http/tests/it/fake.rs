@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use clusterkit_core::adjust::{Adjustment, what_if};
+use clusterkit_core::adjust::{Adjustment, MayStop, may_stop, what_if};
 use clusterkit_core::command::{Applied, Command, Rejected};
 use clusterkit_core::config::ClusterConfig;
 use clusterkit_core::control::{ControlPlane, ControlStats, Leadership, ProposeError, View};
@@ -298,6 +298,12 @@ impl Backend for FakeNode {
     async fn adjust(&self, adjustment: &Adjustment) -> Result<Applied, Problem> {
         let command = adjustment.command(&self.control.view().state, NOW).unwrap();
         Ok(self.control.apply(&command)?)
+    }
+
+    async fn may_stop(&self, nodes: &[NodeId]) -> Result<MayStop, Problem> {
+        let voters = self.control.stats().voters;
+        let answer = may_stop(&self.control.view().state, nodes, &voters);
+        answer.map_err(|error| Problem::new(ProblemCode::UnknownNode, error))
     }
 
     async fn explain(

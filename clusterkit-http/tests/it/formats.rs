@@ -9,6 +9,7 @@ const PROBLEM: &str = include_str!("../../src/api/problem.rs");
 const REASON: &str = include_str!("../../../clusterkit-core/src/explain/reason.rs");
 const BLOCKER: &str = include_str!("../../../clusterkit-core/src/operation/blocker.rs");
 const OPERATION: &str = include_str!("../../../clusterkit-core/src/operation/mod.rs");
+const MAY_STOP: &str = include_str!("../../../clusterkit-core/src/adjust/may_stop.rs");
 const PREVIEW: &str = include_str!("../../../clusterkit-core/src/explain/preview.rs");
 
 /// Returns the cells of each line of the table whose first column is called `name`.
@@ -73,5 +74,6 @@ fn every_reason_limit_blocker_and_kind_of_operation_is_listed() {
     assert_eq!(named(&table("reason")), variants(REASON, "Reason"));
     assert_eq!(named(&table("limit")), variants(PREVIEW, "Limit"));
     assert_eq!(named(&table("blocker")), variants(BLOCKER, "Blocker"));
+    assert_eq!(named(&table("risk")), variants(MAY_STOP, "StopRisk"));
     assert_eq!(named(&table("kind")), variants(OPERATION, "OperationKind"));
 }

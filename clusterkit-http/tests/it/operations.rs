@@ -3,7 +3,7 @@
 use clusterkit_core::pause::Work;
 use clusterkit_http::Method;
 use clusterkit_http::api::v1::{
-    OperationDocument, OperationsDocument, PausesDocument, RebalanceDocument,
+    MayStopDocument, OperationDocument, OperationsDocument, PausesDocument, RebalanceDocument,
 };
 use clusterkit_http::api::{Problem, ProblemCode};
 use clusterkit_http::client::{HttpClient, HttpRequest, HttpResponse};
@@ -128,4 +128,30 @@ async fn what_goes_on_is_listed_with_its_blockers_and_cancelled_by_its_id() {
     assert_eq!(problem.code, ProblemCode::UnknownOperation);
     let limit = refused(&served, HttpRequest::get("/v1/operations?limit=0")).await;
     assert!(limit.message.contains("limit is `0`"), "{limit}");
+}
+
+#[tokio::test]
+async fn whether_nodes_may_stop_is_answered_with_what_would_be_lost() {
+    let served = Cluster::default().serve().await;
+    let ask = |nodes: &str| HttpRequest::get(&format!("/v1/may-stop?nodes={nodes}"));
+    let answer = send(&served, ask("node-1,node-2,node-3")).await;
+    let shown: serde_json::Value = serde_json::from_slice(answer.body()).unwrap();
+    assert_eq!(shown["may_stop"], false, "{shown}");
+    assert_eq!(shown["risks"][0]["risk"], "no_copy");
+    assert_eq!(shown["risks"][0]["partitions"][0], 0);
+    let text = shown["risks"][0]["text"].as_str().unwrap();
+    assert!(text.starts_with("no live copy would be left of "), "{text}");
+    let read: MayStopDocument = answer.json("").unwrap();
+    assert_eq!(serde_json::to_value(&read).unwrap(), shown);
+    assert_eq!(read.nodes.len(), 3);
+
+    let unknown = send(&served, ask("node-1,node-9")).await.problem().unwrap();
+    assert_eq!(unknown.code, ProblemCode::UnknownNode);
+    assert_eq!(unknown.message, "no member is called `node-9`");
+    let none = refused(&served, ask("")).await;
+    assert_eq!(
+        none.message,
+        "nodes is ``, must be one or more ids, with commas"
+    );
+    refused(&served, ask("node-1,,node-2")).await;
 }

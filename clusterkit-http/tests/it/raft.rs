@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use clusterkit_core::adjust::Adjustment;
+use clusterkit_core::adjust::{Adjustment, MayStop};
 use clusterkit_core::command::{Applied, Command};
 use clusterkit_core::config::ClusterConfig;
 use clusterkit_core::control::ControlPlane;
@@ -97,6 +97,10 @@ impl Backend for Real {
     }
 
     async fn adjust(&self, _adjustment: &Adjustment) -> Result<Applied, Problem> {
+        unused()
+    }
+
+    async fn may_stop(&self, _nodes: &[NodeId]) -> Result<MayStop, Problem> {
         unused()
     }
 
