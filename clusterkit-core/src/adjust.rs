@@ -1,5 +1,5 @@
 //! [`Adjustment`]: what an operator changes about a running cluster, and what it would lead to;
-//! [`may_stop`]: what stopping nodes would.
+//! [`may_stop()`]: what stopping nodes would.
 //!
 //! Names nodes as people do; becomes a [`Command`] against a state. Whether the command is allowed
 //! is decided where it is applied.

@@ -23,10 +23,10 @@ fn nobody_may_stop_with_whom_the_last_copy_goes() {
     assert!(ask(&world, &[], &[]).is_yes());
     assert!(ask(&world, &[1, 2, 4, 5], &[]).is_yes());
     let all_three = ask(&world, &[3, 1, 2, 1], &[]);
-    let lost = StopRisk::NoCopy {
+    let lost = [StopRisk::NoCopy {
         partitions: all(12),
-    };
-    assert_eq!(all_three.risks, [lost.clone()]);
+    }];
+    assert_eq!(all_three.risks, lost);
     assert_eq!(
         all_three.to_string(),
         "no live copy would be left of 12 partitions (0, 1, 2, 3, 4, 5, 6, 7, ..)"
@@ -34,9 +34,9 @@ fn nobody_may_stop_with_whom_the_last_copy_goes() {
     // A node that is down is no copy, nor is one that is back and behind.
     world.down(&[3]);
     world.write();
-    assert_eq!(ask(&world, &[1, 2], &[]).risks, [lost.clone()]);
+    assert_eq!(ask(&world, &[1, 2], &[]).risks, lost);
     world.up(&[3]);
-    assert_eq!(ask(&world, &[1, 2], &[]).risks, [lost]);
+    assert_eq!(ask(&world, &[1, 2], &[]).risks, lost);
     assert!(ask(&world, &[3], &[]).is_yes(), "it is behind");
     world.sync(3);
     assert!(ask(&world, &[1, 2], &[]).is_yes());

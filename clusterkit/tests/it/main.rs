@@ -16,5 +16,6 @@ mod operations;
 mod ownership;
 mod quorum_lost;
 mod refusals;
+mod restart;
 mod rules;
 mod support;

@@ -1,6 +1,6 @@
 //! The rules of DESIGN section 3, each with a test named after it: `rule_NN_..`.
 //!
-//! Those that stand beside others of their kind: 1 in `hooks`, 2 and 10 in `cluster`, 3 in
+//! Those that stand beside others of their kind: 1 in `hooks`, 2 and 10 in `cluster`, 10 in `restart`, too, 3 in
 //! `ownership`, 12 in `refusals`, 13 in `quorum_lost`; in the core 4, 6, 7 (`coordinator`), 5
 //! (`detector/tests`), 9 (`state`); in `clusterkit-raft` 8, in `clusterkit-client` 14, in
 //! `clusterkit-http` 15. `cargo xtask tidy` counts them.
