@@ -5,10 +5,17 @@ use std::time::Duration;
 
 use clusterkit::{ClusterKit, NodeId};
 use clusterkit_core::id::RaftId;
+use clusterkit_core::pause::Work;
 
 use super::fabric::Weather;
 use super::world::{Node, World};
 use crate::{Fault, Side, Unsynced};
+
+/// By when a command to pause has taken effect, if it ever does: longer than a proposal is tried for.
+const PAUSE_SETTLES: Duration = Duration::from_secs(6);
+
+/// When an operator looks whether a command has had its effect.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// Something that is to happen at some time.
 #[derive(Clone, Debug)]
@@ -29,6 +36,8 @@ pub(super) enum Change {
     Fast(usize),
     /// A disk has room again.
     Room(usize),
+    /// An operator lets work go on, for as long as any node knows it to be paused.
+    Lift(Work),
 }
 
 impl World {
@@ -53,6 +62,7 @@ impl World {
             Change::Steady(index) => self.nodes[index].machine.drift(0),
             Change::Fast(index) => self.nodes[index].disk.slow(Duration::ZERO..=Duration::ZERO),
             Change::Room(index) => self.nodes[index].disk.full(None),
+            Change::Lift(work) => self.lift(work),
         }
     }
 
@@ -164,8 +174,31 @@ impl World {
                     self.plan(until, Change::Resume(index));
                 }
             }
+            Fault::PauseMoves { work, .. } => {
+                self.operate(fault);
+                self.plan(until + PAUSE_SETTLES, Change::Lift(*work));
+            }
             _ => self.operate(fault),
         }
+    }
+
+    /// Lets an operator resume `work` through any node that runs, and look again later: the command may
+    /// get lost.
+    fn lift(&mut self, work: Work) {
+        let running = self.nodes.iter().enumerate();
+        let running = running.filter_map(|(index, node)| Some((index, node.probe.cluster()?)));
+        let running: Vec<(usize, ClusterKit)> = running.collect();
+        let is_paused =
+            |(_, node): &(usize, ClusterKit)| node.paused().iter().any(|pause| pause.work == work);
+        if !running.is_empty() && !running.iter().any(is_paused) {
+            return;
+        }
+        if let Some((index, cluster)) = self.rng.pick(&running).cloned() {
+            self.nodes[index].machine.also(async move {
+                drop(cluster.resume(work).await);
+            });
+        }
+        self.plan(self.now + LOOK_AGAIN, Change::Lift(work));
     }
 
     /// Takes note of what is lost with the disk of node `index`: the cluster, where no majority of its
@@ -300,6 +333,7 @@ async fn command(cluster: ClusterKit, fault: Fault) {
         },
         Fault::Factor { copies } => cluster.set_replication_factor(copies).await,
         Fault::Rebalance {} => cluster.rebalance().await.map(|_| ()),
+        Fault::PauseMoves { work, .. } => cluster.pause(work, "drawn").await,
         _ => Ok(()),
     };
     drop(result);

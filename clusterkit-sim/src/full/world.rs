@@ -232,8 +232,9 @@ impl World {
             .faults
             .ends_at()
             .max(FAULTS_BEGIN + Duration::from_secs(2));
-        // A program that ends again and again is started again for ever: that is for the end to judge.
-        let goes_on = |change: &Change| !matches!(change, Change::Start(_));
+        // A program that ends again and again is started again for ever, and an operator whose cluster is
+        // lost tries for ever: that is for the end to judge.
+        let goes_on = |change: &Change| !matches!(change, Change::Start(_) | Change::Lift(_));
         while self.now < end || self.changes.values().any(goes_on) {
             self.turn()?;
         }
@@ -501,8 +502,7 @@ fn draw_faults(root: &Rng, nodes: u32, zones: u32, unwanted: &[FaultKind]) -> Fa
         drift_margin_ppm: LeaseTiming::FAST.tolerated_drift_ppm(),
         ..ScheduleConfig::default()
     };
-    // There is no command for it yet.
-    let config = config.without(&[FaultKind::PauseMoves]).without(unwanted);
+    let config = config.without(unwanted);
     let drawn = FaultSchedule::generate(&mut rng, &config);
     // Most clusters form in peace.
     let shift = if rng.chance(850) {
