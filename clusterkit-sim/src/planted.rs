@@ -116,6 +116,11 @@ const TABLE: &[Row] = &[
         "a node heard within its lease is declared down",
     ),
     core(
+        "condemn-despite-sighting",
+        200,
+        "a node that only the leader misses is declared down",
+    ),
+    core(
         "skip-lease-wait",
         500,
         "two processes hold a token of one partition",
