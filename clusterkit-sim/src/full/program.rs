@@ -145,6 +145,8 @@ pub(super) struct Start {
     pub(super) may_form: bool,
     /// Whether it is an older build, which knows less than the others.
     pub(super) older: bool,
+    /// Whom else its operator knows: those that came later.
+    pub(super) others: Vec<String>,
     pub(super) shared: Arc<Shared>,
     pub(super) directory: Arc<dyn Directory>,
     pub(super) rng: Rng,
@@ -160,6 +162,7 @@ pub struct Process {
     zone: String,
     may_form: bool,
     older: bool,
+    others: Vec<String>,
     shared: Arc<Shared>,
     environment: Environment,
     directory: Arc<dyn Directory>,
@@ -181,6 +184,7 @@ impl Process {
             zone: start.zone,
             may_form: start.may_form,
             older: start.older,
+            others: start.others,
             shared: start.shared,
             environment,
             directory: start.directory,
@@ -225,7 +229,7 @@ impl Process {
         if self.older {
             options = options.feature_level(FEATURE_LEVEL - 1);
         }
-        for seed in &self.shared.seeds {
+        for seed in self.shared.seeds.iter().chain(&self.others) {
             options = options.join(seed.as_str());
         }
         options

@@ -376,6 +376,10 @@ impl World {
 
     /// Starts node `index`, unless it runs or nobody may start it.
     pub(super) fn start(&mut self, index: usize) {
+        let known = &self.shared.seeds;
+        let others = self.nodes.iter().filter(|node| !node.dismissed);
+        let others = others.map(|node| format!("{}:{HTTP_PORT}", node.host));
+        let others: Vec<String> = others.filter(|other| !known.contains(other)).collect();
         let node = &mut self.nodes[index];
         if node.machine.is_running() || node.retired {
             return;
@@ -406,6 +410,7 @@ impl World {
             began: self.now,
             may_form: !self.formed,
             older: node.older,
+            others,
             shared: Arc::clone(&self.shared),
             directory: node.disk.directory(),
             rng: rng.split("identities"),

@@ -5,9 +5,10 @@
 //! commit's fsync. The file lies in a [`Directory`], so that a simulated disk can take its place.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::fmt;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -89,17 +90,19 @@ impl FileStore {
     /// Opens the file in `directory`, creating both where missing.
     ///
     /// # Errors
-    /// [`StoreError::Open`] naming the file and what to do.
+    /// [`StoreError::Open`] naming the file and what to do; [`StoreError::Failed`] where the disk does
+    /// not do what it is asked, a full one for example.
     pub(crate) fn open(
         directory: Arc<dyn Directory>,
         execution: Execution,
     ) -> Result<Self, StoreError> {
         let path = directory.path().join(FILE_NAME);
-        let opened = catch_unwind(AssertUnwindSafe(|| open(&*directory)))
-            .unwrap_or_else(|_| Err(String::from("the file is damaged")));
-        let (open, totals) = opened.map_err(|reason| StoreError::Open {
-            path: path.clone(),
-            reason,
+        let opened = catch_unwind(AssertUnwindSafe(|| open(&*directory, &path)));
+        let (open, totals) = opened.unwrap_or_else(|_| {
+            Err(StoreError::Open {
+                path: path.clone(),
+                reason: String::from("reading it failed"),
+            })
         })?;
         let shared = Arc::new(Shared {
             directory,
@@ -180,11 +183,22 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn open(directory: &dyn Directory) -> Result<(Open, Totals), String> {
-    let text = |error: io::Error| error.to_string();
+fn open(directory: &dyn Directory, path: &Path) -> Result<(Open, Totals), StoreError> {
+    let unusable = |reason: &dyn fmt::Display| StoreError::Open {
+        path: path.to_owned(),
+        reason: reason.to_string(),
+    };
+    let text = |error: io::Error| StoreError::Failed {
+        path: path.to_owned(),
+        reason: error.to_string(),
+    };
+    let refused = |error: redb::Error| match error {
+        redb::Error::Io(error) => text(error),
+        other => unusable(&other),
+    };
     directory.make().map_err(text)?;
     let lock = directory.lock(LOCK_NAME).map_err(text)?;
-    let lock = lock.ok_or("it is in use")?;
+    let lock = lock.ok_or_else(|| unusable(&"it is in use"))?;
     let found = directory.open(FILE_NAME).map_err(text)?;
     let made = found.is_some();
     let file = match found {
@@ -197,8 +211,8 @@ fn open(directory: &dyn Directory) -> Result<(Open, Totals), String> {
     let database = Database::builder()
         .set_cache_size(CACHE_BYTES)
         .create_with_backend(Backend(file))
-        .map_err(|error| error.to_string())?;
-    let totals = prepare(&database).map_err(|error| error.to_string())?;
+        .map_err(|error| refused(error.into()))?;
+    let totals = prepare(&database).map_err(refused)?;
     if !made {
         directory.rename(NEW_NAME, FILE_NAME).map_err(text)?;
     }
