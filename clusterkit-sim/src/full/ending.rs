@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use clusterkit_core::control::View;
+use clusterkit_core::id::RaftId;
 use clusterkit_core::node::NodeStatus;
 
 use super::machine::Machine;
@@ -146,11 +147,19 @@ impl World {
         let Some(until) = self.committed.last().map(|event| event.seq) else {
             return Ok(());
         };
+        let views = self.views().into_iter().map(|(_, view)| view);
+        let newest = views.max_by_key(|view| view.state.applied());
+        // One that was removed and has not heard of it is told when it does, or never.
+        let is_member = |member: Option<RaftId>| {
+            let state = newest.as_ref().map(|view| &view.state);
+            member.is_some_and(|member| state.is_some_and(|state| state.node(member).is_some()))
+        };
         let living: Vec<_> = self
             .nodes
             .iter()
             .filter(|node| node.probe.cluster().is_some())
             .filter_map(|node| self.notes.get(node.notes))
+            .filter(|notes| is_member(notes.member))
             .map(|notes| Arc::clone(&notes.recorder))
             .collect();
         super::hooks::check(&self.committed, &self.notes, &living, until, self.now)

@@ -300,11 +300,13 @@ impl World {
                 }
             }
             Some(End::Ended | End::Failed(_)) | None => {
+                let stays = matches!(end, Some(End::Failed(_))) && self.is_member(number);
                 let node = &mut self.nodes[index];
                 // Where it was refused as too old, the operator has a newer build.
                 node.older = false;
-                if node.dismissed {
-                    // Who was dismissed stays away: another start would be another node.
+                if node.dismissed && !stays {
+                    // Who was dismissed stays away: another start would be another node. But the
+                    // command may have been refused.
                     node.retired = true;
                 } else {
                     self.plan(self.now + pause, Change::Start(index));
@@ -312,6 +314,14 @@ impl World {
             }
         }
         Ok(())
+    }
+
+    /// Tells whether anybody who runs knows node `number` as a member.
+    fn is_member(&self, number: u32) -> bool {
+        let id = format!("node-{number}");
+        let running = self.nodes.iter().filter_map(|node| node.probe.cluster());
+        let mut states = running.map(|cluster| cluster.log_view());
+        states.any(|view| view.state.node_by_id(&id).is_some())
     }
 
     /// Looks at what node `index` publishes.
