@@ -99,7 +99,7 @@ impl Cast {
 pub(super) struct Shared {
     pub(super) fabric: Arc<Fabric>,
     pub(super) program: Arc<dyn Program>,
-    /// Where members are joined through.
+    /// The first members, through which others join.
     pub(super) seeds: Vec<String>,
     /// How many nodes there are at the start.
     pub(super) begun_with: u32,
@@ -145,8 +145,8 @@ pub(super) struct Start {
     pub(super) may_form: bool,
     /// Whether it is an older build, which knows less than the others.
     pub(super) older: bool,
-    /// Whom else its operator knows: those that came later.
-    pub(super) others: Vec<String>,
+    /// Where it may join through.
+    pub(super) seeds: Vec<String>,
     pub(super) shared: Arc<Shared>,
     pub(super) directory: Arc<dyn Directory>,
     pub(super) rng: Rng,
@@ -162,7 +162,7 @@ pub struct Process {
     zone: String,
     may_form: bool,
     older: bool,
-    others: Vec<String>,
+    seeds: Vec<String>,
     shared: Arc<Shared>,
     environment: Environment,
     directory: Arc<dyn Directory>,
@@ -184,7 +184,7 @@ impl Process {
             zone: start.zone,
             may_form: start.may_form,
             older: start.older,
-            others: start.others,
+            seeds: start.seeds,
             shared: start.shared,
             environment,
             directory: start.directory,
@@ -229,7 +229,7 @@ impl Process {
         if self.older {
             options = options.feature_level(FEATURE_LEVEL - 1);
         }
-        for seed in self.shared.seeds.iter().chain(&self.others) {
+        for seed in &self.seeds {
             options = options.join(seed.as_str());
         }
         options
@@ -326,16 +326,24 @@ pub struct Client {
     number: u32,
     network: Arc<SimNetwork>,
     rng: Rng,
+    seeds: Vec<String>,
     shared: Arc<Shared>,
 }
 
 impl Client {
-    pub(super) fn new(number: u32, host: IpAddr, boot: u64, rng: Rng, shared: Arc<Shared>) -> Self {
+    pub(super) fn new(
+        number: u32,
+        (host, boot): (IpAddr, u64),
+        rng: Rng,
+        seeds: Vec<String>,
+        shared: Arc<Shared>,
+    ) -> Self {
         let fabric = Arc::clone(&shared.fabric);
         Self {
             number,
             network: Arc::new(SimNetwork::new(fabric, host, boot)),
             rng,
+            seeds,
             shared,
         }
     }
@@ -358,7 +366,7 @@ impl Client {
     /// Returns the addresses that members are joined and topologies are fetched through.
     #[must_use]
     pub fn seeds(&self) -> &[String] {
-        &self.shared.seeds
+        &self.seeds
     }
 
     /// Returns its source of chance.

@@ -386,10 +386,7 @@ impl World {
 
     /// Starts node `index`, unless it runs or nobody may start it.
     pub(super) fn start(&mut self, index: usize) {
-        let known = &self.shared.seeds;
-        let others = self.nodes.iter().filter(|node| !node.dismissed);
-        let others = others.map(|node| format!("{}:{HTTP_PORT}", node.host));
-        let others: Vec<String> = others.filter(|other| !known.contains(other)).collect();
+        let seeds = self.seeds();
         let node = &mut self.nodes[index];
         if node.machine.is_running() || node.retired {
             return;
@@ -420,7 +417,7 @@ impl World {
             began: self.now,
             may_form: !self.formed,
             older: node.older,
-            others,
+            seeds,
             shared: Arc::clone(&self.shared),
             directory: node.disk.directory(),
             rng: rng.split("identities"),
@@ -451,7 +448,21 @@ impl World {
         let host = client_host(number);
         let boot = self.fabric.boot(host);
         let rng = self.rng.split_at("client", u64::from(number));
-        Client::new(number, host, boot, rng, Arc::clone(&self.shared))
+        let shared = Arc::clone(&self.shared);
+        Client::new(number, (host, boot), rng, self.seeds(), shared)
+    }
+
+    /// Returns the addresses that somebody who starts now is given: those of the first members, and of
+    /// who came later and is to stay.
+    fn seeds(&self) -> Vec<String> {
+        let mut seeds = self.shared.seeds.clone();
+        let staying = self.nodes.iter().filter(|node| !node.dismissed);
+        for address in staying.map(|node| format!("{}:{HTTP_PORT}", node.host)) {
+            if !seeds.contains(&address) {
+                seeds.push(address);
+            }
+        }
+        seeds
     }
 
     /// Notes that whatever node `number` held is gone.
