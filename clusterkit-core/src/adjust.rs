@@ -7,16 +7,19 @@
 mod may_stop;
 
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
 use crate::command::{Command, Rejected};
 use crate::config::ConfigChange;
 use crate::id::{LogIndex, NodeId};
+use crate::intent::Intent;
 use crate::pause::Work;
 use crate::state::ClusterState;
 use crate::time::UnixMillis;
 
+pub(crate) use may_stop::Named;
 pub use may_stop::{MayStop, StopRisk, UnknownMember, may_stop};
 
 /// A change of a running cluster that leads to another placement.
@@ -39,6 +42,15 @@ pub enum Adjustment {
         /// The node.
         node: NodeId,
     },
+    /// Lets a node lead nothing, for a while or for good; no data moves.
+    Intent {
+        /// The node.
+        node: NodeId,
+        /// What is about to be done with it; none takes back what stands.
+        intent: Option<Intent>,
+        /// Does so even where nobody else could lead what it leads: that it goes on leading.
+        force: bool,
+    },
     /// Pauses a kind of work: what is under way goes on, nothing new begins.
     Pause {
         /// What.
@@ -58,7 +70,9 @@ impl Adjustment {
     #[must_use]
     pub const fn node(&self) -> Option<&NodeId> {
         match self {
-            Self::Node { node, .. } | Self::Drain { node } => Some(node),
+            Self::Node { node, .. } | Self::Drain { node } | Self::Intent { node, .. } => {
+                Some(node)
+            }
             Self::Config(_) | Self::Pause { .. } | Self::Resume { .. } => None,
         }
     }
@@ -79,6 +93,17 @@ impl Adjustment {
                 node: member(node)?,
                 on: true,
                 leave: false,
+                at,
+            },
+            Self::Intent {
+                node,
+                intent,
+                force,
+            } => Command::SetIntent {
+                node: member(node)?,
+                intent: *intent,
+                force: *force,
+                heirs: Vec::new(),
                 at,
             },
             Self::Pause { work, reason } => Command::Pause {

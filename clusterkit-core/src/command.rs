@@ -10,12 +10,14 @@ use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
+use crate::adjust::Named;
 use crate::config::{ClusterConfig, ConfigChange, ConfigError};
 use crate::event::{Event, LeaveReason, PlanTrigger};
 use crate::health::HealthReport;
 use crate::id::{
     ClusterId, Epoch, Incarnation, LogIndex, NodeId, PartitionId, PlanId, RaftId, StageId,
 };
+use crate::intent::Intent;
 use crate::node::{NodeSpec, NodeStatus};
 use crate::pause::Work;
 use crate::time::UnixMillis;
@@ -234,6 +236,26 @@ pub enum Command {
         /// Wall-clock time.
         at: UnixMillis,
     },
+    /// An operator is about to do something with a node, or not any more. One that stands is
+    /// replaced.
+    SetIntent {
+        /// The node.
+        node: RaftId,
+        /// What; none takes back what stands.
+        intent: Option<Intent>,
+        /// Declares it even where nobody else could lead what the node leads: that it goes on
+        /// leading.
+        force: bool,
+        /// Who becomes primary of what it leads, as in [`Self::SetHealth`].
+        heirs: Vec<(PartitionId, RaftId)>,
+        /// Wall-clock time.
+        at: UnixMillis,
+    },
+    /// Ends the intents whose time is over.
+    ExpireIntents {
+        /// Wall-clock time: those that stand until then are over.
+        at: UnixMillis,
+    },
 }
 
 /// A move of the plan in force that is to begin.
@@ -418,5 +440,16 @@ pub enum Rejected {
     DataFull {
         /// The limit.
         limit: u32,
+    },
+    /// Nobody else could lead what the node leads. It may be forced: the node goes on leading that.
+    #[error(
+        "nobody but node `{id}` could lead {}: wait for copies, or force",
+        Named(partitions)
+    )]
+    NoHeir {
+        /// The node.
+        id: NodeId,
+        /// Which partitions, in order.
+        partitions: Vec<PartitionId>,
     },
 }

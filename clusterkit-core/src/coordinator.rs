@@ -41,6 +41,7 @@ use request::{placement_node, position};
 use start::Agenda;
 
 pub(crate) use deadlines::retry_delay;
+pub use failover::heirs_of;
 pub(crate) use request::compute;
 pub use request::{PlanRequest, plan_request};
 
@@ -271,6 +272,7 @@ impl Coordinator {
         #[cfg(feature = "planted")]
         self.led_from.get_or_insert(state.applied());
         self.heed(state, wall, &mut decision);
+        expire(state, now, wall, &mut decision);
         self.judge(state, now, wall, &mut decision);
         self.guard(state, now, &mut decision);
         self.evict(state, now, wall, &mut decision);
@@ -415,6 +417,11 @@ impl Coordinator {
             if node.evicted {
                 continue;
             }
+            let expected = state.expected_until(node.raft_id);
+            if expected.is_some_and(|until| until > wall) {
+                // It was announced: when it is over, the state will say so.
+                continue;
+            }
             let due = since + state.repair_delay(node);
             if due <= now || is_scarce(state, node.raft_id) {
                 nodes.push(node.raft_id);
@@ -541,6 +548,10 @@ impl Coordinator {
         let due = if basis == state.planned_basis() {
             self.basis = None;
             let roles = state.roles_stale() && !state.is_paused(Work::Balance);
+            // Where nobody is to lead, whoever was forced to goes on: there is nothing better.
+            let intended = state.intents().next().is_some();
+            let roles =
+                roles && (!intended || state.nodes().any(|node| state.may_lead(node.raft_id)));
             roles && state.plan().is_none() && is_quiet(state)
         } else if !state.wants_plan() {
             self.basis = None;
@@ -607,6 +618,17 @@ fn is_quiet(state: &ClusterState) -> bool {
             .partitions()
             .iter()
             .all(|p| p.behind.is_empty() && p.primary.is_some())
+}
+
+/// Ends intents whose time is over.
+fn expire(state: &ClusterState, now: Instant, wall: UnixMillis, decision: &mut Decision) {
+    let until = state.intents().filter_map(|(_, intended)| intended.until);
+    let Some(first) = until.min() else { return };
+    if first <= wall {
+        decision.commands.push(Command::ExpireIntents { at: wall });
+    } else {
+        decision.next = decision.next.min(now + first.saturating_since(wall));
+    }
 }
 
 /// Calls off moves whose copying node has died.

@@ -23,6 +23,7 @@ pub mod explain;
 pub mod hash;
 pub mod health;
 pub mod id;
+pub mod intent;
 pub mod lease;
 pub mod node;
 pub mod operation;

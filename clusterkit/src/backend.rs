@@ -288,7 +288,9 @@ fn problem(error: &NodeError) -> Problem {
         NodeError::Propose(error) if is_invalid(error) => ProblemCode::InvalidArgument,
         NodeError::Propose(error) => match error {
             ProposeError::Rejected(
-                Rejected::HoldsPartitions { .. } | Rejected::LastNode { .. },
+                Rejected::HoldsPartitions { .. }
+                | Rejected::LastNode { .. }
+                | Rejected::NoHeir { .. },
             ) => ProblemCode::Unsafe,
             ProposeError::Rejected(Rejected::StaleEpoch { .. }) => ProblemCode::StaleEpoch,
             ProposeError::Rejected(Rejected::UnknownNode { .. }) => ProblemCode::UnknownNode,

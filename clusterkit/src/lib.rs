@@ -58,6 +58,7 @@ pub use clusterkit_core::health::{Health, HealthReport, Veto};
 pub use clusterkit_core::id::{
     ClusterId, Epoch, EventSeq, Incarnation, LogIndex, NodeId, PartitionId, PlanId, StageId,
 };
+pub use clusterkit_core::intent::{Intended, Intent};
 pub use clusterkit_core::lease::{NoToken, OwnershipToken};
 pub use clusterkit_core::node::{Drain, FEATURE_LEVEL, Node, NodeStatus};
 pub use clusterkit_core::operation::{Blocker, Operation, OperationKind, OperationState, Progress};

@@ -9,10 +9,10 @@
 use std::sync::Arc;
 
 use clusterkit_core::adjust::{Adjustment, MayStop, may_stop, what_if};
-use clusterkit_core::command::{Applied, Rejected};
+use clusterkit_core::command::{Applied, Command, Rejected};
 use clusterkit_core::config::{ConfigChange, ConfigError};
 use clusterkit_core::control::{ControlPlane, ProposeError};
-use clusterkit_core::coordinator::{PlanRequest, plan_request};
+use clusterkit_core::coordinator::{PlanRequest, heirs_of, plan_request};
 use clusterkit_core::event::PlanTrigger;
 use clusterkit_core::explain::{ExplainError, Explanation, PlanRecord, Preview, PreviewId};
 use clusterkit_core::id::{Epoch, LogIndex, NodeId, PartitionId, PlanId};
@@ -350,9 +350,14 @@ impl Inner {
     }
 
     pub(crate) async fn adjust(&self, adjustment: &Adjustment) -> Result<Applied, NodeError> {
-        let command = adjustment
-            .command(&self.view().state, self.clock.wall())
+        let state = &self.view().state;
+        let mut command = adjustment
+            .command(state, self.clock.wall())
             .ok_or_else(|| unknown(adjustment))?;
+        if let Command::SetIntent { node, heirs, .. } = &mut command {
+            // The strategy shares the roles out; where it cannot, the state takes who is in sync.
+            *heirs = heirs_of(&*self.settings.strategy, state, *node);
+        }
         Ok(self.member_control().propose(command).await?)
     }
 

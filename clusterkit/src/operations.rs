@@ -5,6 +5,7 @@
 //! `clusterkit_core::state` and on the leader.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use clusterkit_core::adjust::Adjustment;
 use clusterkit_core::command::Applied;
@@ -12,6 +13,7 @@ use clusterkit_core::config::ConfigError;
 use clusterkit_core::control::ControlPlane;
 use clusterkit_core::health::{Health, HealthReport, Veto};
 use clusterkit_core::id::{LogIndex, NodeId};
+use clusterkit_core::intent::{Intended, Intent};
 use clusterkit_core::operation::{Operation, operations};
 use clusterkit_core::pause::{Pause, Work};
 
@@ -47,6 +49,87 @@ impl ClusterKit {
         }
         self.see(applied.index).await;
         Ok(())
+    }
+
+    /// Lets `node` lead nothing until [`Self::cancel_intent`]: others that are in sync lead what it led,
+    /// at once. It keeps its copies, and no data moves. An intent that stands is replaced.
+    ///
+    /// # Errors
+    /// [`NodeError::Propose`] naming the partitions that nobody else could lead now; with `force`
+    /// `node` goes on leading those. [`NodeError::UnknownNode`] when there is no such node.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves the outcome unknown.
+    pub async fn handover(&self, node: &NodeId, force: bool) -> Result<(), NodeError> {
+        self.intend(node, Some(Intent::Handover), force).await
+    }
+
+    /// Announces that the process of `node` will stop and start again within `ttl`, 1 second to 24
+    /// hours: it leads nothing, as after [`Self::handover`], and no copies of what it holds are made
+    /// elsewhere because it is down. Over when it has started again, when the time is, or with
+    /// [`Self::cancel_intent`]; it then gets its share of primaries back as soon as it is in sync.
+    ///
+    /// # Errors
+    /// As [`Self::handover`], and [`NodeError::Propose`] when `ttl` is out of bounds.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves the outcome unknown.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// # use std::time::Duration;
+    /// # async fn restart(node: clusterkit::ClusterKit) -> Result<(), clusterkit::NodeError> {
+    /// let this = node.node_id().clone();
+    /// if node.may_stop(&[this.clone()]).await?.is_yes() {
+    ///     node.restart_intent(&this, Duration::from_secs(120), false).await?;
+    ///     node.stop().await;
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn restart_intent(
+        &self,
+        node: &NodeId,
+        ttl: Duration,
+        force: bool,
+    ) -> Result<(), NodeError> {
+        let ttl_ms = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
+        self.intend(node, Some(Intent::Restart { ttl_ms }), force)
+            .await
+    }
+
+    /// Takes back what is intended with `node`: it may lead again. Nothing happens if nothing is.
+    ///
+    /// # Errors
+    /// [`NodeError`] when there is no such node, or the log cannot be reached.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves the outcome unknown.
+    pub async fn cancel_intent(&self, node: &NodeId) -> Result<(), NodeError> {
+        self.intend(node, None, false).await
+    }
+
+    /// Returns what is intended with `node`, as far as this node knows; none when nothing is.
+    #[must_use]
+    pub fn intent(&self, node: &NodeId) -> Option<Intended> {
+        let view = self.inner().view();
+        let node = view.state.node_by_id(node.as_str())?;
+        view.state.intent(node.raft_id)
+    }
+
+    async fn intend(
+        &self,
+        node: &NodeId,
+        intent: Option<Intent>,
+        force: bool,
+    ) -> Result<(), NodeError> {
+        let node = node.clone();
+        self.switch(&Adjustment::Intent {
+            node,
+            intent,
+            force,
+        })
+        .await
     }
 
     /// Pauses `work` in the whole cluster until [`Self::resume`], whoever leads and whatever

@@ -72,19 +72,16 @@ impl fmt::Display for StopRisk {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoCopy { partitions } => {
-                f.write_str("no live copy would be left of ")?;
-                name(partitions, f)
+                write!(f, "no live copy would be left of {}", Named(partitions))
             }
             Self::BelowMinInSync {
                 partitions,
                 min_in_sync,
-            } => {
-                write!(
-                    f,
-                    "fewer than {min_in_sync} live copies in sync would be left of "
-                )?;
-                name(partitions, f)
-            }
+            } => write!(
+                f,
+                "fewer than {min_in_sync} live copies in sync would be left of {}",
+                Named(partitions)
+            ),
             Self::NoMajority {
                 voters,
                 live,
@@ -97,20 +94,20 @@ impl fmt::Display for StopRisk {
     }
 }
 
-/// Writes how many `partitions` there are, and which the first of them are.
-pub(crate) fn name(partitions: &[PartitionId], f: &mut dyn fmt::Write) -> fmt::Result {
-    let many = if partitions.len() == 1 { "" } else { "s" };
-    write!(f, "{} partition{many} (", partitions.len())?;
-    for (at, partition) in partitions.iter().take(NAMED_MAX).enumerate() {
-        let comma = if at == 0 { "" } else { ", " };
-        write!(f, "{comma}{partition}")?;
+/// Says how many partitions there are, and which the first of them are.
+pub(crate) struct Named<'a>(pub(crate) &'a [PartitionId]);
+
+impl fmt::Display for Named<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let many = if self.0.len() == 1 { "" } else { "s" };
+        write!(f, "{} partition{many} (", self.0.len())?;
+        for (at, partition) in self.0.iter().take(NAMED_MAX).enumerate() {
+            let comma = if at == 0 { "" } else { ", " };
+            write!(f, "{comma}{partition}")?;
+        }
+        let more = self.0.len() > NAMED_MAX;
+        f.write_str(if more { ", ..)" } else { ")" })
     }
-    let more = if partitions.len() > NAMED_MAX {
-        ", ..)"
-    } else {
-        ")"
-    };
-    f.write_str(more)
 }
 
 /// A node was named that is no member.

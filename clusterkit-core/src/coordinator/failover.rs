@@ -7,6 +7,18 @@ use crate::id::{PartitionId, RaftId};
 use crate::placement::{PlacementInput, PlacementStrategy, Rows};
 use crate::state::ClusterState;
 
+/// Returns who takes over what `node` leads where it is to lead nothing any more, as `strategy`
+/// chooses: who is live, in sync, and may lead.
+#[must_use]
+pub fn heirs_of(
+    strategy: &dyn PlacementStrategy,
+    state: &ClusterState,
+    node: RaftId,
+) -> Vec<(PartitionId, RaftId)> {
+    let fit = |id: RaftId| id != node && state.may_lead(id);
+    promotions(strategy, state, &[node], &fit)
+}
+
 /// Returns the heirs of exactly the partitions that `down` led and that somebody else holds.
 pub(super) fn promotions(
     strategy: &dyn PlacementStrategy,

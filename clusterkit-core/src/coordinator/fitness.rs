@@ -75,10 +75,7 @@ impl Coordinator {
             }
             let heirs = match healthy {
                 true => Vec::new(),
-                false => {
-                    let fit = |id: RaftId| id != node.raft_id && state.may_lead(id);
-                    failover::promotions(&*self.strategy, state, &[node.raft_id], &fit)
-                }
+                false => failover::heirs_of(&*self.strategy, state, node.raft_id),
             };
             decision.commands.push(Command::SetHealth {
                 node: node.raft_id,

@@ -8,6 +8,7 @@ use super::{Blocker, Handle, Operation, OperationKind, OperationState, Progress,
 use crate::coordinator::retry_delay;
 use crate::copying::{CopyBook, CopyReport};
 use crate::id::{NodeId, PartitionId, RaftId, StageId};
+use crate::intent::Intent;
 use crate::node::{Drain, Node, NodeStatus};
 use crate::partition::{Joining, Migration, Partition, Stage};
 use crate::pause::Work;
@@ -38,6 +39,7 @@ pub fn operations(
         found.extend(survey.join(node));
         found.extend(survey.repair(node));
         found.extend(survey.drain(node));
+        found.extend(survey.intent(node));
     }
     found.extend(state.plan().map(|plan| survey.plan(plan)));
     for (id, partition) in state.partitions_by_id() {
@@ -82,6 +84,8 @@ impl Survey<'_> {
         let delay = self.state.repair_delay(node);
         let mut operation = self.of_node(OperationKind::Repair, node, node.status_since, delay);
         operation.progress.total = self.held(node.raft_id);
+        let expected = self.state.expected_until(node.raft_id);
+        operation.deadline = operation.deadline.max(expected.unwrap_or_default());
         self.add_hindrances(Some(Work::Repair), &mut operation);
         operation.blockers.push(Blocker::RepairDelay {
             node: node.id.clone(),
@@ -114,6 +118,27 @@ impl Survey<'_> {
         self.add_hindrances(Some(Work::Drain), &mut operation);
         let concerned = |partition: &Partition| partition.involves(node.raft_id);
         self.add_turns(concerned, &mut operation);
+        Some(self.judged(operation))
+    }
+
+    fn intent(&self, node: &Node) -> Option<Operation> {
+        let intended = self.state.intent(node.raft_id)?;
+        let leads = |partition: &&Partition| partition.primary == Some(node.raft_id);
+        let left = small(self.state.partitions().iter().filter(leads).count());
+        let kind = match intended.intent {
+            // It is done, and stays so: nothing goes on.
+            Intent::Handover if left == 0 => return None,
+            Intent::Handover => OperationKind::Handover,
+            Intent::Restart { .. } => OperationKind::Restart,
+        };
+        let mut operation = self.of_node(kind, node, intended.since, self.copy_deadline());
+        operation.deadline = intended.until.unwrap_or(operation.deadline);
+        let total = intended.led.max(left);
+        operation.progress = Progress {
+            done: total - left,
+            total,
+        };
+        operation.handle = Some(Handle::Intent(node.raft_id));
         Some(self.judged(operation))
     }
 

@@ -33,6 +33,10 @@ pub enum OperationKind {
     Drain,
     /// A node is being emptied and then leaves.
     Leave,
+    /// A node is to lead nothing, and leads something still.
+    Handover,
+    /// A node is about to stop and start again.
+    Restart,
     /// A plan in the log is on its way.
     Plan,
     /// A partition is being copied to new members.
@@ -44,8 +48,8 @@ pub enum OperationKind {
 }
 
 impl OperationKind {
-    /// Returns its name: `join`, `repair`, `drain`, `leave`, `plan`, `migration`, `catch_up` or
-    /// `cleanup`.
+    /// Returns its name: `join`, `repair`, `drain`, `leave`, `handover`, `restart`, `plan`,
+    /// `migration`, `catch_up` or `cleanup`.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -53,6 +57,8 @@ impl OperationKind {
             Self::Repair => "repair",
             Self::Drain => "drain",
             Self::Leave => "leave",
+            Self::Handover => "handover",
+            Self::Restart => "restart",
             Self::Plan => "plan",
             Self::Migration => "migration",
             Self::CatchUp => "catch_up",
@@ -129,6 +135,7 @@ pub struct Operation {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Handle {
     Drain(RaftId),
+    Intent(RaftId),
     Plan(PlanId),
     Migration(PartitionId, StageId),
     Cleanup(PartitionId, StageId),
@@ -137,7 +144,8 @@ enum Handle {
 impl Operation {
     /// Returns the command that cancels it, none when that cannot be done.
     ///
-    /// A drain or leave is taken back: the node takes data again. Of a plan the moves that have not
+    /// A drain or leave is taken back: the node takes data again; so is a handover or restart: it may
+    /// lead again. Of a plan the moves that have not
     /// begun and only serve the balance are dropped; they are planned again when something else
     /// changes. A migration is called off and begins again later, unless what wants it is
     /// cancelled, too. A cleanup is not waited for any more.
@@ -148,6 +156,13 @@ impl Operation {
                 node,
                 on: false,
                 leave: false,
+                at,
+            },
+            Handle::Intent(node) => Command::SetIntent {
+                node,
+                intent: None,
+                force: false,
+                heirs: alloc::vec::Vec::new(),
                 at,
             },
             Handle::Plan(plan) => Command::CancelPlan { plan, at },

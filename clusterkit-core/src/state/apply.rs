@@ -126,6 +126,16 @@ impl ClusterState {
             } => {
                 self.set_health(*node, *incarnation, report, heirs, &mut change)?;
             }
+            Command::SetIntent {
+                node,
+                intent,
+                force,
+                heirs,
+                ..
+            } => {
+                self.set_intent(*node, *intent, *force, heirs, &mut change)?;
+            }
+            Command::ExpireIntents { .. } => self.expire_intents(&change),
             Command::Abandon { stages, .. } => self.abandon_cleanup(stages, &mut change),
             Command::CancelPlan { plan, .. } => self.cancel_plan(*plan, &mut change)?,
         }
@@ -261,7 +271,9 @@ fn command_time(command: &Command) -> UnixMillis {
         | Command::Pause { at, .. }
         | Command::Abandon { at, .. }
         | Command::CancelPlan { at, .. }
-        | Command::SetHealth { at, .. } => *at,
+        | Command::SetHealth { at, .. }
+        | Command::SetIntent { at, .. }
+        | Command::ExpireIntents { at } => *at,
         Command::Released { .. } | Command::SetData { .. } | Command::DeleteData { .. } => {
             UnixMillis(0)
         }

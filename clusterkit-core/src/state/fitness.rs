@@ -68,21 +68,26 @@ impl ClusterState {
         delay.saturating_mul(1 << falls.saturating_sub(1).min(DOUBLINGS_MAX))
     }
 
-    /// Tells whether `node` may be given primaries.
+    /// Tells whether `node` may be given primaries: it is live, says nothing against itself, and no
+    /// operator intends to stop it.
     #[must_use]
     pub fn may_lead(&self, node: RaftId) -> bool {
-        self.is_live(node) && !self.vetoes.contains_key(&node)
+        self.is_live(node) && !self.vetoes.contains_key(&node) && !self.intents.contains_key(&node)
     }
 
     /// Returns how little `node` is wanted as a primary at `now`: what vetoes itself least, then
-    /// what flaps.
-    pub(super) fn reluctance(&self, node: RaftId, now: UnixMillis) -> (bool, bool) {
+    /// what is about to be stopped, then what flaps.
+    pub(super) fn reluctance(&self, node: RaftId, now: UnixMillis) -> (bool, bool, bool) {
         let falls = self.falls(node).map_or(0, |falls| falls.remembered(now));
-        (self.vetoes.contains_key(&node), falls > 1)
+        let vetoed = self.vetoes.contains_key(&node);
+        (vetoed, self.intents.contains_key(&node), falls > 1)
     }
 
-    /// Takes note that `node` went down.
+    /// Takes note that `node` went down, unless that was announced.
     pub(super) fn note_fall(&mut self, node: RaftId, change: &Change) {
+        if self.expected_until(node).is_some() {
+            return;
+        }
         let before = self
             .falls(node)
             .map_or(0, |falls| falls.remembered(change.at));
@@ -124,12 +129,18 @@ impl ClusterState {
             since,
         };
         self.vetoes.insert(node, veto);
-        self.hand_over(node, heirs, change);
+        self.hand_over(node, heirs, ChangeReason::Failover, change);
         Ok(())
     }
 
     /// Gives what `node` leads to members that are in sync and better suited, where there are any.
-    fn hand_over(&mut self, node: RaftId, heirs: &[(PartitionId, RaftId)], change: &mut Change) {
+    pub(super) fn hand_over(
+        &mut self,
+        node: RaftId,
+        heirs: &[(PartitionId, RaftId)],
+        reason: ChangeReason,
+        change: &mut Change,
+    ) {
         let led = |partition: &Partition| partition.primary == Some(node);
         let ids = self
             .partitions_by_id()
@@ -148,7 +159,7 @@ impl ClusterState {
             partition.epoch = change.next;
             let roles = [(heir, Role::Primary), (node, Role::Replica)];
             for (target, role) in roles {
-                let what: What = switched(change, role, ChangeReason::Failover, Some(node));
+                let what: What = switched(change, role, reason, Some(node));
                 change.emit_partition(id, &partition, target, what);
             }
             Arc::make_mut(&mut self.partitions)[id.index()] = partition;

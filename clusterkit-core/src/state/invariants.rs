@@ -171,7 +171,8 @@ impl ClusterState {
                 return Err(String::from("a plan names members only"));
             }
         }
-        let mut judged = self.vetoes.keys().chain(self.falls.keys());
+        let judged = self.vetoes.keys().chain(self.falls.keys());
+        let mut judged = judged.chain(self.intents.keys());
         if judged.any(|node| !self.nodes.contains_key(node)) {
             return Err(String::from("only members are judged"));
         }

@@ -106,6 +106,9 @@ impl ClusterState {
             change.judged = true;
             self.roles_stale = true;
         }
+        if restarted {
+            self.end_restart(raft_id);
+        }
         if restarted && !was_down {
             // It was not missed, but its process is another one: what it led in memory is gone.
             self.condemn(&[raft_id], &[], ChangeReason::Failover, change);
@@ -534,6 +537,7 @@ impl ClusterState {
         self.drains.remove(&raft_id);
         self.vetoes.remove(&raft_id);
         self.falls.remove(&raft_id);
+        self.intents.remove(&raft_id);
         self.nodes.remove(&raft_id);
         self.forget_rows_naming(raft_id);
         self.complete_plan_if_done(change);

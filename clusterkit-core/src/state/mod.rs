@@ -7,6 +7,7 @@
 mod apply;
 mod change;
 mod fitness;
+mod intents;
 mod invariants;
 mod members;
 mod moves;
@@ -25,6 +26,7 @@ use crate::config::ClusterConfig;
 use crate::event::{ClusterHealth, Event, PlanTrigger};
 use crate::health::Veto;
 use crate::id::{ClusterId, Epoch, EventSeq, LogIndex, PartitionId, PlanId, RaftId};
+use crate::intent::Intended;
 use crate::node::{Node, NodeStatus};
 use crate::partition::{Partition, Stage};
 use crate::pause::Pause;
@@ -72,6 +74,8 @@ pub struct ClusterState {
     vetoes: BTreeMap<RaftId, Veto>,
     /// Invariant: of members only.
     falls: BTreeMap<RaftId, Falls>,
+    /// Invariant: of members only.
+    intents: BTreeMap<RaftId, Intended>,
 }
 
 /// What a node held when it was last known to be up.

@@ -11,6 +11,7 @@ mod explain;
 mod feature_level;
 mod fitness;
 mod hashing;
+mod intents;
 mod may_stop;
 mod oracle;
 mod pauses;

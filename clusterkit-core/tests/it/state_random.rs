@@ -7,10 +7,12 @@ use clusterkit_core::config::ConfigChange;
 use clusterkit_core::event::PlanTrigger;
 use clusterkit_core::health::{Health, HealthReport};
 use clusterkit_core::id::{Epoch, Incarnation, LogIndex, PartitionId, PlanId, RaftId, StageId};
+use clusterkit_core::intent::Intent;
 use clusterkit_core::node::NodeStatus;
 use clusterkit_core::partition::Stage;
 use clusterkit_core::pause::Work;
 use clusterkit_core::state::ClusterState;
+use clusterkit_core::time::UnixMillis;
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 
@@ -268,6 +270,24 @@ fn step(world: &mut World, step: Step) {
         30 => Some(Command::DeleteData {
             key: "k".repeat(usize::from(a % 4)),
             expected: Expected::Any,
+        }),
+        31 if a < 160 => Some(Command::SetIntent {
+            node: RaftId(node(world, b)),
+            intent: [
+                None,
+                Some(Intent::Handover),
+                Some(Intent::Restart {
+                    ttl_ms: u64::from(a) * 16,
+                }),
+            ][usize::from(c % 3)],
+            force: c >= 128,
+            heirs: (0..4)
+                .map(|p| (PartitionId(p * 2), RaftId(u64::from(a % 8))))
+                .collect(),
+            at: AT,
+        }),
+        31 if a < 208 => Some(Command::ExpireIntents {
+            at: UnixMillis(AT.0 + u64::from(b) * 16),
         }),
         _ => Some(bootstrap(PARTITIONS, 1 + u32::from(a % 4))),
     };

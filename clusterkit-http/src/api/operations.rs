@@ -6,6 +6,7 @@
 use clusterkit_core::adjust::{MayStop, StopRisk};
 use clusterkit_core::health::Health;
 use clusterkit_core::id::{Epoch, NodeId, PartitionId};
+use clusterkit_core::intent::Intended;
 use clusterkit_core::node::Node;
 use clusterkit_core::operation::{Blocker, Operation, OperationKind, OperationState, Progress};
 use clusterkit_core::pause::{Pause, Work};
@@ -203,6 +204,28 @@ impl From<StopRisk> for StopRiskDocument {
     fn from(risk: StopRisk) -> Self {
         let text = risk.to_string();
         Self { risk, text }
+    }
+}
+
+/// What an operator is about to do with a node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct IntentDocument {
+    /// `handover` or `restart`.
+    pub intent: String,
+    /// When it was declared, RFC 3339.
+    pub since: String,
+    /// When it ends by itself, RFC 3339; null where only an operator ends it.
+    pub until: Option<String>,
+}
+
+impl From<Intended> for IntentDocument {
+    fn from(intended: Intended) -> Self {
+        Self {
+            intent: intended.intent.to_string(),
+            since: rfc3339(intended.since),
+            until: intended.until.map(rfc3339),
+        }
     }
 }
 

@@ -291,7 +291,9 @@ fn rejection(rejected: &Rejected) -> ProblemCode {
         Rejected::Invalid(_) => ProblemCode::InvalidArgument,
         Rejected::NodeIdInUse { .. } => ProblemCode::NodeIdTaken,
         Rejected::UnknownNode { .. } => ProblemCode::UnknownNode,
-        Rejected::HoldsPartitions { .. } | Rejected::LastNode { .. } => ProblemCode::Unsafe,
+        Rejected::HoldsPartitions { .. } | Rejected::LastNode { .. } | Rejected::NoHeir { .. } => {
+            ProblemCode::Unsafe
+        }
         Rejected::StaleEpoch { .. } => ProblemCode::StaleEpoch,
         Rejected::DataMismatch { .. } => ProblemCode::PreconditionFailed,
         _ => ProblemCode::Rejected,

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 pub use super::events::{EventBody, EventDocument, EventsDocument, VerdictDocument};
 pub use super::operations::{
-    BlockerDocument, MayStopDocument, OperationDocument, OperationsDocument, PauseDocument,
-    PauseRequest, PausesDocument, StopRiskDocument, VetoDocument,
+    BlockerDocument, IntentDocument, MayStopDocument, OperationDocument, OperationsDocument,
+    PauseDocument, PauseRequest, PausesDocument, StopRiskDocument, VetoDocument,
 };
 pub use super::placement::{
     ConfigChangeDocument, ConfigDocument, ExplainDocument, ExplanationDocument, LimitDocument,
@@ -38,6 +38,9 @@ pub struct NodeDetailDocument {
     /// What it says against itself; absent when it is healthy.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub veto: Option<VetoDocument>,
+    /// What an operator is about to do with it; absent when that is nothing.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub intent: Option<IntentDocument>,
 }
 
 /// The answer to a change that was committed.

@@ -4,11 +4,12 @@
 use clusterkit_core::adjust::Adjustment;
 use clusterkit_core::command::Applied;
 use clusterkit_core::id::NodeId;
+use clusterkit_core::intent::{Intent, RESTART_TTL_MAX, RESTART_TTL_MIN};
 
 use super::{Answer, ClusterApi, leader_hint, params};
 use crate::Method;
 use crate::api::compat::{JoinDocument, JoinRedirect};
-use crate::api::v1::{ChangedDocument, NodeDetailDocument, VetoDocument};
+use crate::api::v1::{ChangedDocument, IntentDocument, NodeDetailDocument, VetoDocument};
 use crate::api::{MemberDocument, Problem, ProblemCode};
 use crate::server::{Request, Response};
 
@@ -69,6 +70,7 @@ impl ClusterApi {
             joining: count(&|p| topology.joining(p).any(is)),
             epoch: topology.epoch(),
             veto: VetoDocument::of(&view.state, node),
+            intent: view.state.intent(node.raft_id).map(IntentDocument::from),
         };
         Ok(Response::json(200, &document))
     }
@@ -83,6 +85,40 @@ impl ClusterApi {
                 .await;
         }
         let applied = self.backend.drain(id, on, leave).await?;
+        self.changed(&applied).await
+    }
+
+    /// `POST` and `DELETE /v1/nodes/{id}/handover`.
+    pub(super) async fn handover(&self, request: &Request, id: &NodeId) -> Answer {
+        self.intend(request, id, Intent::Handover).await
+    }
+
+    /// `POST /v1/nodes/{id}/restart-intent?ttl_ms=`, and `DELETE`.
+    pub(super) async fn restart_intent(&self, request: &Request, id: &NodeId) -> Answer {
+        let mut ttl_ms = 0;
+        if request.method() == Method::Post {
+            let [least, most] = [RESTART_TTL_MIN, RESTART_TTL_MAX]
+                .map(|it| u64::try_from(it.as_millis()).unwrap_or(u64::MAX));
+            if request.query().text("ttl_ms").is_none() {
+                let limit = format!("given: {least} to {most}");
+                return Err(Problem::invalid("ttl_ms", "", limit));
+            }
+            ttl_ms = params::number(request, "ttl_ms", least, &(least..=most))?;
+        }
+        self.intend(request, id, Intent::Restart { ttl_ms }).await
+    }
+
+    /// Declares `intent`, or takes back whatever stands.
+    async fn intend(&self, request: &Request, id: &NodeId, intent: Intent) -> Answer {
+        let on = request.method() == Method::Post;
+        let force = params::flag(request, "force")?;
+        self.known(id)?;
+        let adjustment = Adjustment::Intent {
+            node: id.clone(),
+            intent: on.then_some(intent),
+            force,
+        };
+        let applied = self.backend.adjust(&adjustment).await?;
         self.changed(&applied).await
     }
 

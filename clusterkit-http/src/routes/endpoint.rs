@@ -30,6 +30,8 @@ pub(super) enum Endpoint {
     Node(NodeId),
     Drain(NodeId),
     Remove(NodeId),
+    Handover(NodeId),
+    RestartIntent(NodeId),
     Rebalance,
     Explain,
     Plans,
@@ -79,6 +81,8 @@ impl Endpoint {
                 (None, _) => Self::Node,
                 (Some("drain"), None) => Self::Drain,
                 (Some("remove"), None) => Self::Remove,
+                (Some("handover"), None) => Self::Handover,
+                (Some("restart-intent"), None) => Self::RestartIntent,
                 _ => return Ok(None),
             };
             if id.is_empty() {
@@ -140,7 +144,9 @@ impl Endpoint {
             Self::Node(_) | Self::Config => &[Method::Get, Method::Head, Method::Post],
             Self::Watch => &[Method::Get],
             Self::Join | Self::Remove(_) | Self::Rebalance | Self::Peer(_) => &[Method::Post],
-            Self::Drain(_) => &[Method::Post, Method::Delete],
+            Self::Drain(_) | Self::Handover(_) | Self::RestartIntent(_) => {
+                &[Method::Post, Method::Delete]
+            }
             Self::Operation(_) => &[Method::Get, Method::Head, Method::Delete],
             Self::Pause(_) => &[Method::Put, Method::Post, Method::Delete],
             Self::Data(_) => &[Method::Get, Method::Head, Method::Put, Method::Delete],
@@ -171,6 +177,9 @@ mod tests {
         check("/clusters", None);
         check("/v1/nodes/a%2Fb", Some(Endpoint::Node(id("a/b"))));
         check("/v1/nodes/n/drain", Some(Endpoint::Drain(id("n"))));
+        check("/v1/nodes/n/handover", Some(Endpoint::Handover(id("n"))));
+        let restart = Endpoint::RestartIntent(id("n"));
+        check("/v1/nodes/n/restart-intent", Some(restart));
         check("/v1/nodes/n/drain/x", None);
         check("/v1/nodes/", None);
         check("/v1/operations/", Some(Endpoint::Operations));

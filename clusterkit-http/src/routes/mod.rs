@@ -185,6 +185,8 @@ impl ClusterApi {
             }
             Endpoint::Node(id) => self.node(&id),
             Endpoint::Drain(id) => self.drain(request, &id).await,
+            Endpoint::Handover(id) => self.handover(request, &id).await,
+            Endpoint::RestartIntent(id) => self.restart_intent(request, &id).await,
             Endpoint::Remove(id) => self.remove(request, &id).await,
             Endpoint::Rebalance => self.rebalance(request).await,
             Endpoint::Explain => self.explain(request).await,

@@ -3,7 +3,8 @@
 use clusterkit_core::pause::Work;
 use clusterkit_http::Method;
 use clusterkit_http::api::v1::{
-    MayStopDocument, OperationDocument, OperationsDocument, PausesDocument, RebalanceDocument,
+    MayStopDocument, NodeDetailDocument, OperationDocument, OperationsDocument, PausesDocument,
+    RebalanceDocument,
 };
 use clusterkit_http::api::{Problem, ProblemCode};
 use clusterkit_http::client::{HttpClient, HttpRequest, HttpResponse};
@@ -133,7 +134,7 @@ async fn what_goes_on_is_listed_with_its_blockers_and_cancelled_by_its_id() {
 #[tokio::test]
 async fn whether_nodes_may_stop_is_answered_with_what_would_be_lost() {
     let served = Cluster::default().serve().await;
-    let ask = |nodes: &str| HttpRequest::get(&format!("/v1/may-stop?nodes={nodes}"));
+    let ask = |nodes: &str| HttpRequest::get(format!("/v1/may-stop?nodes={nodes}"));
     let answer = send(&served, ask("node-1,node-2,node-3")).await;
     let shown: serde_json::Value = serde_json::from_slice(answer.body()).unwrap();
     assert_eq!(shown["may_stop"], false, "{shown}");
@@ -154,4 +155,43 @@ async fn whether_nodes_may_stop_is_answered_with_what_would_be_lost() {
         "nodes is ``, must be one or more ids, with commas"
     );
     refused(&served, ask("node-1,,node-2")).await;
+}
+
+#[tokio::test]
+async fn a_restart_is_announced_shown_and_taken_back() {
+    let served = Cluster::default().serve().await;
+    let node = || HttpRequest::get("/v1/nodes/node-2");
+    let shown = async || -> NodeDetailDocument { send(&served, node()).await.json("").unwrap() };
+    assert_eq!(shown().await.intent, None);
+    let target = "/v1/nodes/node-2/restart-intent";
+    for given in ["999", "86400001", "-1", "soon"] {
+        let asked = HttpRequest::post(format!("{target}?ttl_ms={given}"));
+        assert_eq!(
+            refused(&served, asked).await.message,
+            format!("ttl_ms is `{given}`, must be a whole number from 1000 to 86400000")
+        );
+    }
+    refused(&served, HttpRequest::post(target)).await;
+    let asked = HttpRequest::post(format!("{target}?ttl_ms=60000&force=true"));
+    assert_eq!(send(&served, asked).await.status(), 200);
+    let intent = shown().await.intent.unwrap();
+    assert_eq!(intent.intent, "restart");
+    assert!(intent.until.unwrap() > intent.since);
+    let listed = send(&served, HttpRequest::get("/v1/operations")).await;
+    let listed: OperationsDocument = listed.json("").unwrap();
+    let found = listed.operations.iter();
+    let found: Vec<&str> = found.map(|it| it.id.as_str()).collect();
+    assert!(found.contains(&"restart-node-2"), "{found:?}");
+    let over = delete("/v1/operations/restart-node-2");
+    assert_eq!(send(&served, over).await.status(), 200);
+    assert_eq!(shown().await.intent, None);
+
+    let target = "/v1/nodes/node-2/handover?force=true";
+    assert_eq!(send(&served, HttpRequest::post(target)).await.status(), 200);
+    let intent = shown().await.intent.unwrap();
+    assert_eq!((&*intent.intent, intent.until), ("handover", None));
+    assert_eq!(send(&served, delete(target)).await.status(), 200);
+    assert_eq!(shown().await.intent, None);
+    let unknown = HttpRequest::post("/v1/nodes/node-9/handover");
+    assert_eq!(send(&served, unknown).await.status(), 404);
 }
