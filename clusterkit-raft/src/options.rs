@@ -160,6 +160,9 @@ impl RaftOptions {
             replication_lag_threshold: self.snapshot_every + self.log_kept + 1,
             max_payload_entries: 1_024,
             enable_pre_vote: Some(true),
+            // A leader that restarts knows neither how far its log was committed nor, until an entry of a
+            // new term is, that it may answer reads: it has to be elected again.
+            enable_leader_restore: Some(false),
             removed_leader_step_down: openraft::StepDownPolicy::After(millis(self.heartbeat)),
             // Short, doubling, bounded: a member that returns is found within half a second.
             backoff: String::from("20ms 40ms ...500ms"),
