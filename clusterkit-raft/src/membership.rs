@@ -98,8 +98,9 @@ impl Tenure {
     }
 }
 
-/// Tells whether this leader votes no more and nothing is under way that would end its leadership: the
-/// leader that took its vote away stopped before it handed over, and came back as leader.
+/// Tells whether this leader votes no more and nothing is under way that would end its leadership:
+/// elected amid a change of voters that left it out, it has ended that change, or it could not hand over
+/// after one of its own.
 fn leads_without_a_vote(local: &Local, metrics: &Metrics) -> bool {
     let this = local.options.raft_id.0;
     let effective = &metrics.membership_config;
