@@ -448,6 +448,27 @@ impl Cluster {
         }
     }
 
+    /// Returns a cluster of `nodes` at rest: 36 partitions of `factor` copies each, repaired after 5 s.
+    pub(crate) fn settled(nodes: u32, factor: u32) -> Self {
+        let mut world = Self::with(ClusterConfig {
+            partition_count: 36,
+            replication_factor: factor,
+            repair_delay_ms: 5_000,
+            ..ClusterConfig::default()
+        });
+        for number in 2..=nodes {
+            world.join(&format!("node-{number}"));
+        }
+        world.run(Duration::from_secs(2));
+        world.check_settled();
+        world
+    }
+
+    /// Returns the member called `name`.
+    pub(crate) fn id(&self, name: &str) -> RaftId {
+        self.state.node_by_id(name).unwrap().raft_id
+    }
+
     /// Checks that nothing is left to do and everybody has a fair share.
     pub(crate) fn check_settled(&self) {
         let takers: Vec<RaftId> = self

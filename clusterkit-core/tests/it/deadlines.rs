@@ -454,20 +454,19 @@ fn what_was_reported_ends_with_its_stage_and_with_the_leader() {
     assert!(shown.iter().filter_map(copied).all(|it| it.done == 8));
 }
 
+/// A first report of `node` about its copy of partition 0 under `stage`.
+fn begun(node: RaftId, stage: StageId) -> CopyReport {
+    let progress = CopyProgress::new(1, None, "").unwrap();
+    CopyReport::new(node, PartitionId(0), stage, progress)
+}
+
 #[test]
 fn a_report_that_overtakes_the_log_is_kept_until_its_stage_is_known() {
     let mut world = settled(16);
     let next = world.state.applied().0 + 1;
-    let progress = CopyProgress::new(1, None, "").unwrap();
     let mut book = CopyBook::default();
     for stage in [next - 1, next] {
-        let (node, stage) = (RaftId(1), StageId(stage));
-        book.record(CopyReport::new(
-            node,
-            PartitionId(0),
-            stage,
-            progress.clone(),
-        ));
+        book.record(begun(RaftId(1), StageId(stage)));
     }
     book.retain_awaited(&world.state);
     let left: Vec<u64> = book.after(0).0.iter().map(|it| it.stage.0).collect();
@@ -486,15 +485,9 @@ fn of_two_nodes_that_join_in_one_move_the_report_of_the_slower_stands() {
     let (node, stage) = (RaftId(3), joining[1].stage);
     assert_eq!((joining[1].node, joining[0].stage), (node, stage));
     world.sync(2);
-    let progress = CopyProgress::new(1, None, "").unwrap();
     let mut book = CopyBook::default();
     for node in [RaftId(2), node] {
-        book.record(CopyReport::new(
-            node,
-            PartitionId(0),
-            stage,
-            progress.clone(),
-        ));
+        book.record(begun(node, stage));
     }
     book.retain_awaited(&world.state);
     let left: Vec<RaftId> = book.after(0).0.iter().map(|it| it.node).collect();

@@ -4,7 +4,6 @@
 use std::time::Duration;
 
 use clusterkit_core::command::{Command, Rejected};
-use clusterkit_core::config::ClusterConfig;
 use clusterkit_core::event::HealthStatus;
 use clusterkit_core::health::{Health, HealthReport};
 use clusterkit_core::id::{Incarnation, RaftId};
@@ -13,24 +12,6 @@ use clusterkit_core::time::UnixMillis;
 
 use crate::cluster::Cluster;
 use crate::world::{AT, World};
-
-fn settled(nodes: u32) -> Cluster {
-    let mut world = Cluster::with(ClusterConfig {
-        partition_count: 36,
-        repair_delay_ms: 5_000,
-        ..ClusterConfig::default()
-    });
-    for number in 2..=nodes {
-        world.join(&format!("node-{number}"));
-    }
-    world.run(Duration::from_secs(2));
-    world.check_settled();
-    world
-}
-
-fn id(world: &Cluster, name: &str) -> RaftId {
-    world.state.node_by_id(name).unwrap().raft_id
-}
 
 fn say(world: &mut Cluster, node: RaftId, health: Health, reason: &str) {
     let report = HealthReport::new(health, reason).unwrap();
@@ -44,14 +25,14 @@ fn led(world: &Cluster, node: RaftId) -> usize {
 
 #[test]
 fn a_node_that_vetoes_itself_hands_its_primaries_over_without_a_copy_and_gets_them_back() {
-    let mut world = settled(4);
-    let (two, copies) = (id(&world, "node-2"), world.copies);
+    let mut world = Cluster::settled(4, 3);
+    let (two, copies) = (world.id("node-2"), world.copies);
     assert_eq!(led(&world, two), 9);
     say(&mut world, two, Health::Unhealthy, "disk is slow");
     world.run(Duration::from_millis(100));
     assert_eq!(led(&world, two), 0);
     for other in ["node-1", "node-3", "node-4"] {
-        assert_eq!(led(&world, id(&world, other)), 12, "shared out evenly");
+        assert_eq!(led(&world, world.id(other)), 12, "shared out evenly");
     }
     let veto = world.state.veto(two).unwrap();
     assert_eq!(
@@ -64,7 +45,7 @@ fn a_node_that_vetoes_itself_hands_its_primaries_over_without_a_copy_and_gets_th
         (HealthStatus::Degraded, &[two][..])
     );
     // It is given none by a failover, nor by a plan, nor by another leader.
-    world.change_leader(id(&world, "node-3"));
+    world.change_leader(world.id("node-3"));
     world.join("node-5");
     world.run(Duration::from_secs(5));
     assert_eq!(led(&world, two), 0);
@@ -125,10 +106,10 @@ fn what_a_process_said_of_itself_ends_with_it_and_a_late_word_of_it_is_refused()
 
 #[test]
 fn a_node_that_says_down_counts_as_down_at_once_and_as_up_when_it_says_otherwise() {
-    let mut world = settled(4);
+    let mut world = Cluster::settled(4, 3);
     // The first leases of a leader are over.
     world.run(Duration::from_secs(5));
-    let two = id(&world, "node-2");
+    let two = world.id("node-2");
     say(&mut world, two, Health::Down, "fire");
     world.run(Duration::from_millis(100));
     assert_eq!(world.state.node(two).unwrap().status, NodeStatus::Down);
@@ -147,8 +128,8 @@ fn a_node_that_says_down_counts_as_down_at_once_and_as_up_when_it_says_otherwise
 
 #[test]
 fn a_node_that_says_that_it_is_late_is_the_last_to_inherit() {
-    let mut world = settled(3);
-    let (two, three) = (id(&world, "node-2"), id(&world, "node-3"));
+    let mut world = Cluster::settled(3, 3);
+    let (two, three) = (world.id("node-2"), world.id("node-3"));
     world.reports.insert(three, (HealthReport::default(), true));
     world.run(Duration::from_secs(1));
     let before = led(&world, three);
@@ -160,11 +141,11 @@ fn a_node_that_says_that_it_is_late_is_the_last_to_inherit() {
 
 #[test]
 fn a_node_that_died_is_condemned_even_where_everybody_is_late() {
-    let mut world = settled(4);
-    let two = id(&world, "node-2");
+    let mut world = Cluster::settled(4, 3);
+    let two = world.id("node-2");
     world.processes.get_mut(&two).unwrap().up = false;
     for name in ["node-1", "node-3", "node-4"] {
-        let node = id(&world, name);
+        let node = world.id(name);
         world.reports.insert(node, (HealthReport::default(), true));
     }
     world.run(Duration::from_millis(1_600));

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use clusterkit_core::adjust::Adjustment;
 use clusterkit_core::command::{Applied, Command, Rejected};
-use clusterkit_core::config::ClusterConfig;
 use clusterkit_core::coordinator::heirs_of;
 use clusterkit_core::event::{ChangeReason, EventKind};
 use clusterkit_core::id::{NodeId, PartitionId, RaftId};
@@ -16,28 +15,9 @@ use clusterkit_core::placement::MinimalMove;
 use crate::cluster::Cluster;
 use crate::world::{AT, World};
 
-/// Longer than the repair delay of [`settled`].
+/// Longer than the repair delay of [`Cluster::settled`].
 const TTL: Duration = Duration::from_secs(60);
 const RESTART: Intent = Intent::Restart { ttl_ms: 60_000 };
-
-fn settled(nodes: u32, factor: u32) -> Cluster {
-    let mut world = Cluster::with(ClusterConfig {
-        partition_count: 36,
-        replication_factor: factor,
-        repair_delay_ms: 5_000,
-        ..ClusterConfig::default()
-    });
-    for number in 2..=nodes {
-        world.join(&format!("node-{number}"));
-    }
-    world.run(Duration::from_secs(2));
-    world.check_settled();
-    world
-}
-
-fn id(world: &Cluster, name: &str) -> RaftId {
-    world.state.node_by_id(name).unwrap().raft_id
-}
 
 fn led(world: &Cluster, node: RaftId) -> Vec<PartitionId> {
     let partitions = world.state.partitions_by_id();
@@ -77,8 +57,8 @@ fn declare(
 
 #[test]
 fn a_handover_takes_the_roles_and_no_data_until_it_is_taken_back() {
-    let mut world = settled(4, 3);
-    let (two, before) = (id(&world, "node-2"), members(&world));
+    let mut world = Cluster::settled(4, 3);
+    let (two, before) = (world.id("node-2"), members(&world));
     let copies = world.copies;
     assert_eq!(led(&world, two).len(), 9);
     let applied = declare(&mut world, "node-2", Some(Intent::Handover), false).unwrap();
@@ -90,15 +70,15 @@ fn a_handover_takes_the_roles_and_no_data_until_it_is_taken_back() {
     assert_eq!(led(&world, two), [], "at once");
     world.run(Duration::from_secs(1));
     for other in ["node-1", "node-3", "node-4"] {
-        assert_eq!(led(&world, id(&world, other)).len(), 12, "evenly");
+        assert_eq!(led(&world, world.id(other)).len(), 12, "evenly");
     }
     // It is given none back, not by another leader, nor for a failover.
-    world.change_leader(id(&world, "node-3"));
+    world.change_leader(world.id("node-3"));
     world.run(Duration::from_secs(20));
     assert_eq!(led(&world, two), []);
     assert_eq!(world.copies, copies);
     assert_eq!(members(&world), before);
-    let four = id(&world, "node-4");
+    let four = world.id("node-4");
     world.processes.get_mut(&four).unwrap().up = false;
     world.run(Duration::from_secs(3));
     assert_eq!(world.state.node(four).unwrap().status, NodeStatus::Down);
@@ -118,8 +98,8 @@ fn a_handover_takes_the_roles_and_no_data_until_it_is_taken_back() {
 
 #[test]
 fn a_handover_that_nobody_could_take_is_refused_by_name_unless_forced() {
-    let mut world = settled(2, 2);
-    let [one, two] = ["node-1", "node-2"].map(|name| id(&world, name));
+    let mut world = Cluster::settled(2, 2);
+    let [one, two] = ["node-1", "node-2"].map(|name| world.id(name));
     declare(&mut world, "node-1", Some(Intent::Handover), false).unwrap();
     assert_eq!(led(&world, one), []);
     // The other holds everything, and is to lead nothing itself.
@@ -148,8 +128,8 @@ fn a_handover_that_nobody_could_take_is_refused_by_name_unless_forced() {
 
 #[test]
 fn a_restart_that_was_announced_starts_no_repair_and_gives_the_roles_back() {
-    let mut world = settled(5, 3);
-    let (two, before) = (id(&world, "node-2"), members(&world));
+    let mut world = Cluster::settled(5, 3);
+    let (two, before) = (world.id("node-2"), members(&world));
     let (roles, copies) = (led(&world, two), world.copies);
     assert!(!roles.is_empty());
     declare(&mut world, "node-2", Some(RESTART), false).unwrap();
@@ -158,7 +138,7 @@ fn a_restart_that_was_announced_starts_no_repair_and_gives_the_roles_back() {
     world.processes.get_mut(&two).unwrap().up = false;
     // Six times the repair delay, across a change of leader.
     world.run(Duration::from_secs(15));
-    world.change_leader(id(&world, "node-3"));
+    world.change_leader(world.id("node-3"));
     world.run(Duration::from_secs(15));
     let record = world.state.node(two).unwrap();
     assert_eq!((record.status, record.evicted), (NodeStatus::Down, false));
@@ -174,8 +154,8 @@ fn a_restart_that_was_announced_starts_no_repair_and_gives_the_roles_back() {
 
 #[test]
 fn who_does_not_come_back_in_time_is_repaired_as_ever() {
-    let mut world = settled(5, 3);
-    let two = id(&world, "node-2");
+    let mut world = Cluster::settled(5, 3);
+    let two = world.id("node-2");
     declare(&mut world, "node-2", Some(RESTART), false).unwrap();
     world.processes.get_mut(&two).unwrap().up = false;
     world.run(TTL - Duration::from_secs(1));
@@ -189,8 +169,8 @@ fn who_does_not_come_back_in_time_is_repaired_as_ever() {
 
 #[test]
 fn who_never_stops_leads_again_when_the_time_is_over() {
-    let mut world = settled(4, 3);
-    let (two, copies) = (id(&world, "node-2"), world.copies);
+    let mut world = Cluster::settled(4, 3);
+    let (two, copies) = (world.id("node-2"), world.copies);
     let roles = led(&world, two).len();
     declare(&mut world, "node-2", Some(RESTART), false).unwrap();
     world.run(TTL - Duration::from_secs(1));
@@ -201,8 +181,8 @@ fn who_never_stops_leads_again_when_the_time_is_over() {
 
 #[test]
 fn others_that_fall_meanwhile_are_repaired() {
-    let mut world = settled(6, 3);
-    let (two, three) = (id(&world, "node-2"), id(&world, "node-3"));
+    let mut world = Cluster::settled(6, 3);
+    let (two, three) = (world.id("node-2"), world.id("node-3"));
     declare(&mut world, "node-2", Some(RESTART), false).unwrap();
     for node in [two, three] {
         world.processes.get_mut(&node).unwrap().up = false;

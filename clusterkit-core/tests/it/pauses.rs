@@ -42,12 +42,8 @@ fn settled(nodes: u32) -> Cluster {
     world
 }
 
-fn id(world: &Cluster, name: &str) -> RaftId {
-    world.state.node_by_id(name).unwrap().raft_id
-}
-
 fn drain(world: &mut Cluster, name: &str) {
-    let (node, at) = (id(world, name), world.wall());
+    let (node, at) = (world.id(name), world.wall());
     let command = Command::Drain {
         node,
         on: true,
@@ -58,7 +54,7 @@ fn drain(world: &mut Cluster, name: &str) {
 }
 
 fn kill(world: &mut Cluster, name: &str) -> RaftId {
-    let node = id(world, name);
+    let node = world.id(name);
     world.processes.get_mut(&node).unwrap().up = false;
     node
 }
@@ -95,7 +91,7 @@ fn while_balance_is_paused_a_join_moves_nothing_and_afterwards_all_of_it() {
     assert_eq!((rows(&world.state), world.plans), (before, plans));
 
     // It is the cluster that is paused: another leader, even one that has just started, keeps to it.
-    world.change_leader(id(&world, "node-2"));
+    world.change_leader(world.id("node-2"));
     world.run(Duration::from_secs(20));
     assert_eq!((world.copies, world.plans), (copies, plans));
 
@@ -118,7 +114,7 @@ fn while_balance_is_paused_lost_copies_are_made_and_drains_go_on() {
     assert!(world.state.node(three).unwrap().evicted);
     assert_eq!(held(&world, three), 0, "it is repaired");
     assert_eq!(world.copies - copies, lost, "and nothing else is copied");
-    let two = id(&world, "node-2");
+    let two = world.id("node-2");
     let given = held(&world, two);
     let copies = world.copies;
     drain(&mut world, "node-2");
@@ -167,7 +163,7 @@ fn while_drain_is_paused_drains_are_recorded_and_nothing_moves() {
     world.apply(&switch(Work::Drain, true)).unwrap();
     let (before, plans) = (rows(&world.state), world.plans);
     drain(&mut world, "node-2");
-    let two = id(&world, "node-2");
+    let two = world.id("node-2");
     world.run(Duration::from_secs(20));
     assert_eq!(world.state.node(two).unwrap().status, NodeStatus::Draining);
     assert_eq!((rows(&world.state), world.plans), (before, plans));
@@ -207,7 +203,7 @@ fn what_is_under_way_when_work_is_paused_ends_and_nothing_more_of_it_begins() {
     world.run(Duration::from_secs(5));
     assert_eq!(world.state.moves_in_flight(), 0, "they have ended");
     assert_eq!((world.copies, world.plans), (copies, plans));
-    assert!(world.state.holds_anything(id(&world, "node-2")));
+    assert!(world.state.holds_anything(world.id("node-2")));
     world.apply(&switch(Work::Drain, false)).unwrap();
     world.run(Duration::from_secs(2));
     world.check_settled();
